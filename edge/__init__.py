@@ -1,0 +1,1 @@
+"""ECG bytes in; findings in words, heart rate, signal quality and alerts out."""

@@ -1,0 +1,190 @@
+"""Command-line words in; scores, alerts, tables and pictures out (`cardiogloss`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kernels.bundle import SHIPPED_BUNDLE, Bundle, Card
+from kernels.engine import open_engine
+from kernels.findings import ConfigError, read_findings
+from kernels.terminal import console, errors, run
+
+from .alarm import Alert
+from .decode.chunk import Chunk
+from .decode.csv import Columns
+from .draw import Album, draw, save_picture, to_svg
+from .message import to_message
+from .pipeline import Event, Options
+from .replay import Summary, replay
+from .report import overview, page
+from .table import clock, episode_rows, finding_rows, unobservable
+from .transport.file import RecordingFile, open_recording
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+_MV_PER = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
+
+
+@app.callback()
+def cardiogloss() -> None:
+    """Says in words what an ECG shows. A research tool, not a medical device."""
+
+
+@app.command(name="replay")
+def replay_command(
+    recording: Annotated[Path, typer.Argument(help="A WFDB record (name or .hea) or a .csv file.")],
+    bundle: Annotated[Path, typer.Option(help="The model.")] = SHIPPED_BUNDLE,
+    findings: Annotated[Path | None, typer.Option(help="Watch for these findings instead (TOML); new texts need the text extra.")] = None,
+    hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
+    speed: Annotated[float | None, typer.Option(help="1 is real time; left out, as fast as possible.")] = None,
+    leads: Annotated[str, typer.Option(help="Leads of the signals in their order, as in I,II,V1; - leaves one out.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
+    unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
+    partial: Annotated[bool, typer.Option(help="Replay what is left of a truncated recording.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture (.png, .svg or .pdf).")] = None,
+) -> None:
+    """Score a recording as the live monitor would, and show what was seen when."""
+    source = open_recording(recording, _columns(leads, rate, unit), partial)
+    model = _watch(Bundle.read(bundle), findings)
+    options = _options(hop, speed, model.card)
+    outputs = Outputs(model.card, source.name, as_json, report, plot)
+    with open_engine(model) as engine, _progress(source, quiet=as_json or speed is not None) as advance:
+        for chunk, events in replay(source, engine, options, speed):
+            outputs.add(chunk, events, live=speed is not None)
+            advance(chunk)
+    outputs.finish()
+
+
+class Outputs:
+    """Where the events of a replay go: JSON lines or tables on standard output, and the page and picture asked for."""
+
+    def __init__(self, card: Card, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
+        self._card, self._name, self._as_json, self._report, self._plot = card, name, as_json, report, plot
+        self._summary = Summary()
+        self._album = Album() if report or plot else None
+        for path in (report, plot):
+            _check_writable(path)
+
+    def add(self, chunk: Chunk | None, events: list[Event], live: bool) -> None:
+        """One step of `replay`; alerts are told at once where the replay is paced."""
+        self._summary.add(chunk, events)
+        if self._album:
+            self._album.add(chunk, events)
+        for event in events:
+            if self._as_json:
+                sys.stdout.write(json.dumps(to_message(event)) + "\n")
+            elif live and isinstance(event, Alert):
+                console.print(f"{clock(event.at_s)}  {event.finding} {event.state} ({event.score:.2f})", highlight=False)
+        if live:
+            sys.stdout.flush()
+
+    def finish(self) -> None:
+        """Print the tables, write the files."""
+        if not self._as_json:
+            self._show()
+        if self._album:
+            self._draw(self._album)
+
+    def _show(self) -> None:
+        console.print(f"[bold]{escape(self._name)}[/]: {overview(self._summary)}", highlight=False)
+        alerts = _table("Alerts", ("finding", "priority", "from", "to", "peak"))
+        for row in episode_rows(self._summary):
+            alerts.add_row(*row)
+        findings = _table("Findings", ("finding", "median", "highest", "above threshold"))
+        for cells in finding_rows(self._summary, self._card):
+            findings.add_row(*cells)
+        console.print(alerts if alerts.row_count else "No alert was raised.", findings, unobservable(self._summary))
+
+    def _draw(self, album: Album) -> None:
+        figure = draw(album, self._summary, self._name)
+        if self._plot:
+            save_picture(figure, self._plot)
+        if self._report:
+            self._report.write_text(page(self._name, self._summary, self._card, to_svg(figure)), encoding="utf-8")
+        for path in filter(None, (self._plot, self._report)):
+            errors.print(f"wrote {path}", highlight=False)
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _columns(leads: str, rate: float | None, unit: str) -> Columns:
+    if rate is not None and not rate > 0:
+        raise ConfigError(f"--rate {rate:g} must be positive")
+    names = tuple(name.strip() for name in leads.split(",")) if leads else ()
+    return Columns(names, rate, _mv_per_unit(unit))
+
+
+def _mv_per_unit(unit: str) -> float:
+    if unit in _MV_PER:
+        return _MV_PER[unit]
+    try:
+        return float(unit)
+    except ValueError:
+        raise ConfigError(f"--unit {unit!r} is unknown; allowed are {', '.join(_MV_PER)}, or the mV of one unit as a number") from None
+
+
+def _options(hop_s: float, speed: float | None, card: Card) -> Options:
+    if not 1 / card.rate_hz <= hop_s <= card.window_s:
+        raise ConfigError(f"--hop {hop_s:g} must lie between {1 / card.rate_hz:g} and the window's {card.window_s:g} s")
+    if speed is not None and not speed > 0:
+        raise ConfigError(f"--speed {speed:g} must be positive; leave it out to go as fast as possible")
+    return Options(hop_s=hop_s)
+
+
+def _watch(bundle: Bundle, findings: Path | None) -> Bundle:
+    """The bundle for the findings of this file, if one is given."""
+    if findings is None:
+        return bundle
+    wanted = read_findings(findings)
+    try:
+        from kernels.export import bake
+    except ImportError as error:
+        raise ConfigError("--findings needs the text encoder: pip install 'cardiogloss[text]'") from error
+    return bake(bundle, wanted)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Before the work, not after it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+
+
+@contextmanager
+def _progress(source: RecordingFile, quiet: bool) -> Iterator[Callable[[Chunk | None], None]]:
+    """A bar on standard error, where somebody looks at it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as bar:
+        task = bar.add_task(source.name, total=source.duration_s, at="")
+
+        def advance(chunk: Chunk | None) -> None:
+            if chunk is not None:
+                at_s = chunk.end / chunk.rate_hz
+                bar.update(task, completed=at_s, at=clock(at_s))
+
+        yield advance
+
+
+def main() -> None:
+    """The `cardiogloss` command."""
+    run(app, "cardiogloss")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Bytes in any cut in; `Chunk`s of samples in mV out, without I/O, clock or thread."""

@@ -1,0 +1,188 @@
+"""The chunks and events of a replay in; its picture (PNG or SVG) out: findings over time, heart rate, strips of the alerts.
+
+Needs the `plot` extra.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kernels.findings import ConfigError
+from kernels.signal import LEADS, Samples
+
+from .alarm import Alert
+from .decode.chunk import Chunk
+from .pipeline import Event, Seen
+from .replay import Summary
+from .score import Scores
+from .window import Resample
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STRIP_S = 10.0
+MOST_STRIPS = 6
+MOST_LEADS = 3
+LEAD_STEP_MV = 2.4
+MM_PER_S, MM_PER_MV = 25.0, 10.0
+
+_PAPER, _GRID_FINE, _GRID_BOLD, _INK = "#fffaf7", "#f6d9d2", "#e8b0a5", "#1a1a1a"
+_PRIORITY = {"high": "#c1121f", "medium": "#e09f00", "low": "#0b7fab"}
+_RATE_HZ = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Ten seconds around the moment an alert was raised or cleared."""
+
+    alert: Alert
+    start_s: float
+    samples_mv: Samples
+    """[12, n] at 100 Hz."""
+
+
+class Album:
+    """Collects while a replay runs what its picture needs, in memory that does not grow with the samples."""
+
+    def __init__(self) -> None:
+        self._resample = Resample(_RATE_HZ)
+        self._recent: deque[Chunk] = deque()
+        self.strips: list[Strip] = []
+        self.scores: list[Scores] = []
+        self.seen: list[Seen] = []
+        self.beats_s: list[float] = []
+        self.alerts: list[Alert] = []
+
+    def add(self, chunk: Chunk | None, events: Sequence[Event]) -> None:
+        """One step of `replay`."""
+        if chunk is not None:
+            self._recent.extend(self._resample.feed(chunk))
+        for event in events:
+            self._add_event(event)
+        self._forget()
+
+    def _add_event(self, event: Event) -> None:
+        match event:
+            case Scores():
+                self.scores.append(event)
+            case Seen():
+                self.seen.append(event)
+                self.beats_s.extend(event.vitals.beats_s)
+            case Alert():
+                self.alerts.append(event)
+                if len(self.strips) < MOST_STRIPS:
+                    self.strips.append(self._strip(event))
+
+    def _strip(self, alert: Alert) -> Strip:
+        start = round((alert.at_s - STRIP_S) * _RATE_HZ)
+        samples = np.full((len(LEADS), round(STRIP_S * _RATE_HZ)), np.nan, np.float32)
+        for chunk in self._recent:
+            first, last = max(chunk.start, start), min(chunk.end, start + samples.shape[1])
+            if first < last:
+                samples[:, first - start : last - start] = chunk.samples_mv[:, first - chunk.start : last - chunk.start]
+        return Strip(alert, start / _RATE_HZ, samples)
+
+    def _forget(self) -> None:
+        while len(self._recent) > 1 and self._recent[-1].end - self._recent[1].start > 3 * STRIP_S * _RATE_HZ:
+            self._recent.popleft()
+
+
+def draw(album: Album, summary: Summary, title: str) -> Figure:
+    """The picture of a whole replay. Raises ConfigError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'") from error
+    heights = [1.2, 0.26 * max(len(summary.probabilities), 3)] + [_strip_inches(strip) for strip in album.strips]
+    figure = Figure(figsize=(12, sum(heights) + 1.2), layout="constrained", facecolor="white")
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    _draw_heart_rate(axes[0], album, summary)
+    _draw_findings(axes[1], album, summary)
+    for axis, strip in zip(axes[2:], album.strips, strict=True):
+        _draw_strip(axis, strip, album.beats_s)
+    return figure
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """PNG, SVG or PDF by the ending of its name."""
+    figure.savefig(path, dpi=110)
+
+
+def to_svg(figure: Figure) -> str:
+    """The picture as an `<svg>` element for a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+
+
+def _draw_heart_rate(axis: Axes, album: Album, summary: Summary) -> None:
+    rates = [seen.vitals.heart_rate_bpm for seen in album.seen]
+    axis.plot([seen.vitals.at_s for seen in album.seen], [np.nan if r is None else r for r in rates], color=_INK, lw=0.9)
+    axis.set_ylabel("heart rate\n(1/min)")
+    axis.set_xlim(0, summary.duration_s)
+    axis.margins(y=0.15)
+    axis.grid(color="#dddddd", lw=0.5)
+    axis.tick_params(labelbottom=False)
+
+
+def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
+    """A row a finding, darker where it is more probable; a bar while its alert is raised."""
+    names = sorted(summary.probabilities)
+    at_s = [s.at_s for s in album.scores]
+    image = np.array([[s.probability.get(name, np.nan) for s in album.scores] for name in names])
+    if image.size:
+        edges = np.append(np.array(at_s) - 1.0, at_s[-1])
+        axis.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, image, cmap="Greys", vmin=0, vmax=1, rasterized=True)
+    for episode in summary.episodes.values():
+        if episode.raised.finding in names:
+            end_s = episode.cleared.at_s if episode.cleared else summary.duration_s
+            row, colour = names.index(episode.raised.finding), _PRIORITY[episode.raised.priority]
+            axis.plot([episode.raised.at_s, end_s], [row - 0.4] * 2, color=colour, lw=3, solid_capstyle="butt")
+    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+    axis.set_xlim(0, summary.duration_s)
+    axis.invert_yaxis()
+    axis.set_xlabel("seconds   (grey: probability, white 0, black 1; bar: alert raised, red high, amber medium, blue low)", fontsize=8)
+
+
+def _shown_leads(strip: Strip) -> list[int]:
+    """The leads that are there, those of a monitor first."""
+    there = [i for i, lead in enumerate(strip.samples_mv) if not np.isnan(lead).all()]
+    preferred = [LEADS.index(name) for name in ("II", "V1", "V5", "I", "V2")]
+    return sorted(there, key=lambda i: preferred.index(i) if i in preferred else len(LEADS))[:MOST_LEADS]
+
+
+def _strip_inches(strip: Strip) -> float:
+    return 0.44 * LEAD_STEP_MV * max(len(_shown_leads(strip)), 1) + 0.6
+
+
+def _draw_strip(axis: Axes, strip: Strip, beats_s: Sequence[float]) -> None:
+    """ECG paper of 25 mm/s and 10 mm/mV: a small square is 40 ms and 0.1 mV."""
+    leads = _shown_leads(strip)
+    time_s = strip.start_s + np.arange(strip.samples_mv.shape[1]) / _RATE_HZ
+    for place, lead in enumerate(leads):
+        trace = strip.samples_mv[lead] - np.nanmedian(strip.samples_mv[lead]) - LEAD_STEP_MV * place
+        axis.plot(time_s, trace, color=_INK, lw=0.8)
+        axis.text(time_s[0] + 0.05, 0.9 - LEAD_STEP_MV * place, LEADS[lead], fontsize=9, fontweight="bold")
+    end_s, low_mv, high_mv = strip.start_s + STRIP_S, -LEAD_STEP_MV * len(leads) + 1.0, 1.6
+    inside = [beat for beat in beats_s if strip.start_s <= beat < end_s]
+    axis.plot(inside, [high_mv - 0.2] * len(inside), "v", color=_PRIORITY["low"], ms=4)
+    axis.set(xlim=(strip.start_s, end_s), ylim=(low_mv, high_mv), facecolor=_PAPER, yticks=[], aspect=MM_PER_MV / MM_PER_S)
+    _rule_paper(axis, strip.start_s, end_s, low_mv, high_mv)
+    alert = strip.alert
+    words = f"{alert.finding.replace('_', ' ')} {alert.state} at {alert.at_s:.0f} s (peak probability {alert.score:.2f})"
+    axis.set_title(words, loc="left", fontsize=10, color=_PRIORITY[alert.priority])
+
+
+def _rule_paper(axis: Axes, left_s: float, right_s: float, low_mv: float, high_mv: float) -> None:
+    for step_s, step_mv, colour, width in ((0.04, 0.1, _GRID_FINE, 0.3), (0.2, 0.5, _GRID_BOLD, 0.5)):
+        axis.vlines(np.arange(left_s, right_s, step_s), low_mv, high_mv, color=colour, lw=width, zorder=0)
+        axis.hlines(np.arange(low_mv, high_mv, step_mv), left_s, right_s, color=colour, lw=width, zorder=0)

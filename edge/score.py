@@ -1,0 +1,92 @@
+"""`Window`s and the quality of their leads in; `Scores` out: a probability for each finding, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kernels.engine import Engine
+from kernels.signal import LEADS, Samples
+
+from .quality import Quality, State
+from .window import Window
+
+BAD_SHARE = 0.25
+"""A lead that is bad for more than this share of a window is left out of it."""
+
+_ROUNDING_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the model says of one window: raw, never gated."""
+
+    source: str
+    at_s: float
+    """Stream time of the end of the window."""
+    probability: dict[str, float]
+    """By finding, calibrated; without the findings that the present leads cannot show. Empty where abstained."""
+    quality: dict[str, State]
+    """By lead of the source: its most frequent fault in this window, or good."""
+    abstained: str | None = None
+    unobservable: tuple[str, ...] = ()
+
+
+class Scorer:
+    """Windows of one source -> scores, in the same order; bad leads become NaN before the engine sees them."""
+
+    def __init__(self, source: str, engine: Engine) -> None:
+        self._source = source
+        self._engine = engine
+        self._findings = engine.bundle.card.findings
+        self._seconds: deque[Quality] = deque()
+
+    def observe(self, quality: Quality) -> None:
+        """Note the quality of a second, before the windows that contain it are scored."""
+        self._seconds.append(quality)
+
+    def feed(self, windows: Sequence[Window]) -> Iterator[Scores]:
+        """Score these windows in one call of the engine."""
+        drafts = [self._draft(window) for window in windows]
+        usable = [masked for _, masked in drafts if masked is not None]
+        rows = iter(self._engine.run(np.stack(usable)).probability) if usable else iter(())
+        for draft, masked in drafts:
+            yield draft if masked is None else self._fill(draft, masked, next(rows))
+
+    def _draft(self, window: Window) -> tuple[Scores, Samples | None]:
+        """The scores without a probability yet, and what to give the engine: None to abstain."""
+        states = self._states(window)
+        masked = np.where(np.array([s == "good" for s in states])[:, None], window.samples_mv, np.float32(np.nan))
+        quality: dict[str, State] = {lead: s for lead, s in zip(LEADS, states, strict=True) if s != "absent"}
+        usable = not np.isnan(masked).all()
+        abstained = None if usable else f"no usable lead: {_in_words(quality)}"
+        return Scores(self._source, round(window.end_s, 6), {}, quality, abstained), masked if usable else None
+
+    def _states(self, window: Window) -> list[State]:
+        """The fault of each lead that took more than its share of the window, else good."""
+        start_s = window.start / window.rate_hz
+        while self._seconds and self._seconds[0].end_s <= start_s:
+            self._seconds.popleft()
+        inside = [q.states for q in self._seconds if q.end_s <= window.end_s + _ROUNDING_S]
+        absent = [bool(np.isnan(lead).all()) for lead in window.samples_mv]
+        return [_verdict([states[i] for states in inside], absent[i]) for i in range(len(LEADS))]
+
+    def _fill(self, draft: Scores, masked: Samples, probability: Samples) -> Scores:
+        present = frozenset(lead for lead, x in zip(LEADS, masked, strict=True) if not np.isnan(x).all())
+        scored = {f.name: round(float(p), 6) for f, p in zip(self._findings, probability, strict=True) if f.observable(present)}
+        unobservable = tuple(f.name for f in self._findings if f.name not in scored)
+        return replace(draft, probability=scored, unobservable=unobservable)
+
+
+def _verdict(seconds: Sequence[State], absent: bool) -> State:
+    faults = Counter(state for state in seconds if state not in ("good", "absent"))
+    if sum(faults.values()) > BAD_SHARE * len(seconds):
+        return faults.most_common(1)[0][0]
+    return "absent" if absent else "good"
+
+
+def _in_words(quality: dict[str, State]) -> str:
+    return ", ".join(f"{lead} {state}" for lead, state in quality.items()) or "none of the signals is a known lead"

@@ -1,0 +1,38 @@
+"""The summary of a replay in; rows of text for a terminal or a page out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kernels.bundle import Card
+
+from .replay import Summary
+
+
+def clock(seconds: float) -> str:
+    """0:00:00"""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def episode_rows(summary: Summary) -> Iterator[tuple[str, str, str, str, str]]:
+    """finding, priority, from, to, peak probability: one row an alert, in the order they were raised."""
+    for episode in summary.episodes.values():
+        end = clock(episode.cleared.at_s) if episode.cleared else "still on at the end"
+        alert = episode.raised
+        yield alert.finding.replace("_", " "), alert.priority, clock(alert.at_s), end, f"{episode.peak:.2f}"
+
+
+def finding_rows(summary: Summary, card: Card) -> Iterator[tuple[str, str, str, str]]:
+    """finding, median, highest, share of windows at or above `raise_at`: the most probable first."""
+    for finding in sorted(card.findings, key=lambda f: summary.median(f.name), reverse=True):
+        values = summary.probabilities.get(finding.name)
+        if values:
+            share = sum(v >= finding.raise_at for v in values) / len(values)
+            yield finding.name.replace("_", " "), f"{summary.median(finding.name):.2f}", f"{max(values):.2f}", f"{share:.0%}"
+
+
+def unobservable(summary: Summary) -> str:
+    """What the leads at hand cannot show, in one line; empty where they show everything."""
+    names = ", ".join(sorted(name.replace("_", " ") for name in summary.unobservable - summary.probabilities.keys()))
+    return f"Not visible in these leads: {names}." if names else ""

@@ -1,0 +1,1 @@
+"""Where bytes come from: the only input I/O of the edge."""

@@ -1,0 +1,58 @@
+"""Windows in mV [batch, 12, samples] in; calibrated probabilities and embeddings out, whichever engine runs them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from types import TracebackType
+from typing import cast
+
+from .bundle import Bundle, BundleError
+from .findings import ConfigError
+from .signal import LEADS, Samples
+
+ENGINES = {"onnx": "engine_onnx", "reference": "engine_reference"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row a window: `probability` [batch, findings] in 0..1, `embedding` [batch, d] of unit norm."""
+
+    probability: Samples
+    embedding: Samples
+
+
+class Engine(ABC):
+    """A compiled bundle, a context manager. Deterministic: a window gives the same bits, alone or in any batch."""
+
+    bundle: Bundle
+
+    @abstractmethod
+    def run(self, ecg: Samples) -> Result:
+        """Score windows [batch, 12, samples], NaN where there is no signal. Raises BundleError for any other shape."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the engine holds."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_engine(bundle: Bundle, name: str = "onnx", threads: int = 1) -> Engine:
+    """Load a bundle into the engine of this name. Raises ConfigError for an unknown name, BundleError for a bad bundle."""
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine {name!r}; allowed are {', '.join(sorted(ENGINES))}")
+    module = import_module(f".{ENGINES[name]}", __package__)
+    return cast(Engine, module.open_bundle(bundle, threads))
+
+
+def check_shape(bundle: Bundle, ecg: Samples) -> None:
+    """Raises BundleError unless `ecg` is [batch, 12, samples] of this bundle."""
+    wanted = (len(LEADS), bundle.card.samples)
+    if ecg.ndim != 3 or ecg.shape[1:] != wanted:
+        raise BundleError(f"this bundle takes windows of shape (batch, {wanted[0]}, {wanted[1]}), not {ecg.shape}")

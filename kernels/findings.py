@@ -1,0 +1,92 @@
+"""A findings file (TOML) in; the findings to watch for, each with its prompts, codes, leads and thresholds, out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .signal import LEADS
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_FINDINGS = Path(__file__).parent / "shipped" / "findings.toml"
+
+
+class ConfigError(Exception):
+    """The operator's file or option is wrong; the message names what and says what is allowed."""
+
+
+class Finding(BaseModel):
+    """What one label text names, and when its score is an alert."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    prompts: tuple[str, ...] = Field(min_length=1)
+    priority: Literal["high", "medium", "low", "none"] = "low"
+    """IEC 60601-1-8 words; `none` is scored but never alerts."""
+    raise_at: float = Field(default=0.5, gt=0, lt=1)
+    clear_at: float = Field(default=0.35, gt=0, lt=1)
+    leads: tuple[tuple[str, ...], ...] = ()
+    """Sets of leads of which one must be wholly present; empty where any lead will do."""
+    snomed: str = ""
+    scp: tuple[str, ...] = ()
+
+    @field_validator("leads")
+    @classmethod
+    def _known_leads(cls, leads: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        unknown = [lead for group in leads for lead in group if lead not in LEADS]
+        if unknown:
+            raise ValueError(f"unknown lead {unknown[0]!r}; allowed are {' '.join(LEADS)}")
+        return leads
+
+    @model_validator(mode="after")
+    def _hysteresis(self) -> Finding:
+        if self.clear_at > self.raise_at:
+            raise ValueError(f"clear_at {self.clear_at} must not exceed raise_at {self.raise_at}")
+        return self
+
+    def observable(self, present: frozenset[str]) -> bool:
+        """Whether these leads can show it at all."""
+        return bool(present) and (not self.leads or any(present >= set(group) for group in self.leads))
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    finding: tuple[Finding, ...] = Field(min_length=1)
+
+    @field_validator("finding")
+    @classmethod
+    def _unique(cls, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        names = [finding.name for finding in findings]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"finding {twice[0]!r} stands twice; give each its own name")
+        return findings
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError where it is absent or not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def read_findings(path: Path = DEFAULT_FINDINGS) -> tuple[Finding, ...]:
+    """The `[[finding]]` tables of a findings file. Raises ConfigError naming the table, the key and what is allowed."""
+    try:
+        return _File.model_validate(read_toml(path)).finding
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {where}: {first['msg']}") from error

@@ -1,0 +1,131 @@
+"""Samples in mV at any rate in; the same samples in the standard lead order at the bundle's rate out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.float32]
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+CUTOFF_HZ = 42.0
+"""Half-amplitude frequency: the ST segment and the QRS pass, 50 and 60 Hz mains do not."""
+
+HALF_LENGTH_S = 0.1
+"""Half the length of the impulse response, and so the lag of the resampler."""
+
+_KAISER_BETA = 4.0
+_MAX_PHASES = 4096
+_LIMB_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+def to_standard_leads(samples_mv: Samples, leads: Sequence[str]) -> Samples:
+    """Put [len(leads), n] into the rows of `LEADS` [12, n]: NaN where a lead is absent, III to aVF derived from I and II.
+
+    A name outside `LEADS` is left out.
+    """
+    standard = np.full((len(LEADS), samples_mv.shape[-1]), np.nan, np.float32)
+    for name, lead in zip(leads, samples_mv, strict=True):
+        if name in LEADS:
+            standard[LEADS.index(name)] = lead
+    return derive_limb_leads(standard, measured=leads)
+
+
+def derive_limb_leads(standard_mv: Samples, measured: Sequence[str] = ()) -> Samples:
+    """Fill the limb leads of [..., 12, n] that were not measured from I and II (Einthoven, Goldberger)."""
+    lead_i, lead_ii = standard_mv[..., 0, :], standard_mv[..., 1, :]
+    for name, (of_i, of_ii) in _LIMB_FROM_I_AND_II.items():
+        if name not in measured:
+            standard_mv[..., LEADS.index(name), :] = of_i * lead_i + of_ii * lead_ii
+    return standard_mv
+
+
+def ratio(rate_hz: float, to_hz: float) -> Fraction:
+    """Input samples per output sample, as a fraction whose error stays under 0.3 ms an hour."""
+    return (Fraction(rate_hz) / Fraction(to_hz)).limit_denominator(_MAX_PHASES)
+
+
+@lru_cache(maxsize=32)
+def phase_taps(rate_hz: float, to_hz: float) -> npt.NDArray[np.float64]:
+    """One row of taps for each phase, [phases, taps]: a Kaiser-windowed sinc, each row summing to one.
+
+    Row p weighs the inputs from `half` before to `half` after an output that lies p / phases
+    behind an input sample.
+    """
+    phases = ratio(rate_hz, to_hz).denominator
+    half = int(np.ceil(HALF_LENGTH_S * rate_hz))
+    cutoff_hz = min(CUTOFF_HZ, 0.42 * rate_hz, 0.42 * to_hz)
+    offset = np.arange(-half, half + 1) - np.arange(phases)[:, None] / phases
+    inside = np.clip(1 - (offset / (HALF_LENGTH_S * rate_hz)) ** 2, 0, None)
+    taps = np.sinc(2 * cutoff_hz / rate_hz * offset) * np.i0(_KAISER_BETA * np.sqrt(inside)) * (inside > 0)
+    return taps / taps.sum(axis=1, keepdims=True)
+
+
+class PolyphaseFir:
+    """A polyphase FIR filter that keeps its state: the cut of the input never changes a bit of the output.
+
+    `taps` is [phases, odd number of taps], centred; `step` is input samples per output sample, with
+    `phases` as its denominator. The first and the last sample stand for the unseen neighbours beyond the
+    two ends, so that n samples in give ceil(n / step) out.
+    """
+
+    def __init__(self, taps: npt.NDArray[np.float64], step: Fraction = Fraction(1)) -> None:
+        self._taps = taps
+        self._up, self._down = step.denominator, step.numerator
+        self._half = taps.shape[1] // 2
+        self._held: npt.NDArray[np.float64] | None = None
+        self._held_from = -self._half
+        self._made = 0
+
+    def feed(self, samples_mv: Samples) -> Samples:
+        """Samples [leads, n] in, the outputs [leads, m] that they complete out."""
+        if samples_mv.shape[1] == 0:
+            return np.empty((samples_mv.shape[0], 0), np.float32)
+        if self._held is None:
+            self._held = np.repeat(samples_mv[:, :1].astype(np.float64), self._half, axis=1)
+        self._held = np.concatenate([self._held, samples_mv], axis=1)
+        return self._emit(self._held_from + self._held.shape[1] - self._half)
+
+    def flush(self) -> Samples:
+        """The last outputs, for which the last sample is repeated."""
+        if self._held is None:
+            return np.empty((0, 0), np.float32)
+        end = self._held_from + self._held.shape[1]
+        self._held = np.concatenate([self._held, np.repeat(self._held[:, -1:], self._half, axis=1)], axis=1)
+        return self._emit(end)
+
+    def _emit(self, end: int) -> Samples:
+        """Every output that lies before input sample `end`."""
+        assert self._held is not None
+        stop = max(-(-end * self._up // self._down), self._made)
+        position = np.arange(self._made, stop) * self._down
+        first = position // self._up - self._half - self._held_from
+        window = self._held[:, first[:, None] + np.arange(self._taps.shape[1])]
+        out = (window * self._taps[position % self._up]).sum(axis=-1)
+        self._made = stop
+        self._drop(stop * self._down // self._up - self._half)
+        return out.astype(np.float32)
+
+    def _drop(self, before: int) -> None:
+        assert self._held is not None
+        self._held = self._held[:, before - self._held_from :]
+        self._held_from = before
+
+
+class Resampler(PolyphaseFir):
+    """From one rate to another, without what lies above `CUTOFF_HZ`."""
+
+    def __init__(self, rate_hz: float, to_hz: float) -> None:
+        super().__init__(phase_taps(rate_hz, to_hz), ratio(rate_hz, to_hz))
+
+
+def resample(samples_mv: Samples, rate_hz: float, to_hz: float) -> Samples:
+    """A whole recording [leads, n] at another rate, with the same taps and so the same bits as the stream."""
+    resampler = Resampler(rate_hz, to_hz)
+    head = resampler.feed(samples_mv)
+    return np.concatenate([head, resampler.flush()], axis=1) if head.size or samples_mv.size else head

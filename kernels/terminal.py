@@ -1,0 +1,34 @@
+"""A command-line program in; its exit code and one-line errors out, the same for all three commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from .bundle import BundleError
+from .findings import ConfigError
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def run(program: Callable[[], None], name: str) -> None:
+    """Exit 0 when all went well, 2 for what the operator or deployer can mend, 1 for the rest; never a traceback for these."""
+    try:
+        program()
+    except (ConfigError, BundleError) as error:
+        _tell(name, error)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _tell(name, error)
+        sys.exit(1)
+
+
+def _tell(name: str, error: Exception) -> None:
+    errors.print(f"{name}: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""ECG-report pairs in; a trained ECG encoder tied to clinical language out."""
