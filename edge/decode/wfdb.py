@@ -93,7 +93,7 @@ def _parse_gain(fields: Sequence[str]) -> tuple[float, int]:
     unit = field["unit"] or "mV"
     if unit not in _PER_MV:
         raise ConfigError(f"signal unit {unit!r} is no voltage; allowed are {', '.join(_PER_MV)}")
-    gain = (float(field["gain"]) or _DEFAULT_GAIN) / _PER_MV[unit]
+    gain = (float(field["gain"]) or _DEFAULT_GAIN) * _PER_MV[unit]
     return gain, adc_zero if field["baseline"] is None else int(field["baseline"])
 
 
@@ -174,7 +174,7 @@ class WfdbDecoder:
 
     def flush(self) -> Iterator[Chunk]:
         """A last frame of an odd number of 12-bit samples, which leaves a triplet open."""
-        digits, _ = self._read(self._held + b"\0\0\0", len(self._leads))
+        digits, _ = self._read(self._held + bytes(3 * len(self._leads)), len(self._leads))
         if self._read is _read_212 and len(self._held) * 2 // 3 >= len(self._leads):
             yield from self._emit(digits[:1])
 
