@@ -1,0 +1,101 @@
+"""The CSV decoder: NumPy's values in any cut, gaps from the time column, and clear words where leads or rate are unknown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.decode.chunk import Chunk
+from edge.decode.csv import Columns, CsvDecoder
+from kernels.findings import ConfigError
+
+
+def _text(rows: int = 700, header: str = "time,I,II", rate_hz: float = 250.0, drop: range = range(0)) -> bytes:
+    x = np.random.default_rng(0).normal(size=(rows, 2)).round(3)
+    lines = [f"{i / rate_hz:.4f},{a},{b}" for i, (a, b) in enumerate(x) if i not in drop]
+    return "\n".join([header, *lines, ""]).encode()
+
+
+def _decode(data: bytes, cuts: list[int], columns: Columns = Columns()) -> list[Chunk]:
+    decoder = CsvDecoder(columns)
+    edges = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
+    return [c for a, b in zip(edges, edges[1:], strict=False) for c in decoder.feed(data[a:b])] + list(decoder.flush())
+
+
+def _joined(chunks: list[Chunk]) -> np.ndarray:
+    """Laid out by `start`; NaN where samples were lost."""
+    whole = np.full((len(chunks[0].leads), chunks[-1].end), np.nan, np.float32)
+    for chunk in chunks:
+        whole[:, chunk.start : chunk.end] = chunk.samples_mv
+    return whole
+
+
+def test_reads_what_numpy_reads() -> None:
+    data = _text()
+    wanted = np.loadtxt(data.decode().splitlines(), delimiter=",", skiprows=1)
+    chunks = _decode(data, [])
+    assert chunks[0].rate_hz == 250
+    assert chunks[0].leads == ("I", "II")
+    assert np.allclose(_joined(chunks), wanted[:, 1:].T.astype(np.float32))
+
+
+@given(cuts=st.lists(st.integers(0, 16_000), max_size=15), drop=st.integers(0, 690))
+def test_any_cut_gives_the_same_samples(cuts: list[int], drop: int) -> None:
+    data = _text(drop=range(drop, drop + 5))
+    assert np.array_equal(_joined(_decode(data, cuts)), _joined(_decode(data, [])), equal_nan=True)
+
+
+@given(st.binary(max_size=3000))
+def test_no_bytes_after_the_first_line_are_an_exception(garbage: bytes) -> None:
+    decoder = CsvDecoder(Columns(rate_hz=250.0))
+    for data in (b"I,II\n0.1,0.2\n", garbage):
+        for chunk in decoder.feed(data):
+            assert chunk.samples_mv.shape[0] == 2
+    list(decoder.flush())
+
+
+def test_lost_rows_are_a_gap() -> None:
+    chunks = _decode(_text(drop=range(600, 610)), [])
+    assert [(c.start, c.end) for c in chunks] == [(0, 600), (610, 700)]
+
+
+def test_rows_out_of_order_or_of_another_width_are_counted_and_left_out() -> None:
+    decoder = CsvDecoder(Columns(rate_hz=100.0))
+    chunks = [*decoder.feed(b"t,I\n0.00,1\n0.01,2\n0.01,9\n0.00,9\n0.02,3,4\n0.02,3\n"), *decoder.flush()]
+    assert np.concatenate([c.samples_mv[0] for c in chunks]).tolist() == [1, 2, 3]
+    assert decoder.skipped == 3
+
+
+def test_cells_that_are_no_number_become_nan() -> None:
+    (chunk,) = _decode(b"I;II\n1;x\n;2\n", [], Columns(rate_hz=100.0))
+    assert np.array_equal(chunk.samples_mv, np.float32([[1, np.nan], [np.nan, 2]]), equal_nan=True)
+
+
+def test_milliseconds_rounded_still_tell_the_rate() -> None:
+    lines = ["time_ms,II"] + [f"{round(i / 0.36)},0" for i in range(600)] + [""]
+    (chunk,) = _decode("\n".join(lines).encode(), [])
+    assert chunk.rate_hz == 360
+
+
+def test_units_scale() -> None:
+    (chunk,) = _decode(b"II\n1000\n", [], Columns(rate_hz=100.0, mv_per_unit=1e-3))
+    assert chunk.samples_mv.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize(
+    ("data", "columns", "words"),
+    [
+        (b"1,2\n3,4\n", Columns(rate_hz=250.0), "--leads I,II"),
+        (b"foo,bar\n3,4\n", Columns(rate_hz=250.0), "--leads I,II"),
+        (b"I,II\n3,4\n", Columns(), "--rate 250"),
+        (b"1,2\n", Columns(("I",), 250.0), "names 1 leads, but there are 2"),
+        (b"1,2\n", Columns(("I", "XX"), 250.0), "unknown lead 'XX'"),
+        (b"t,I\n5,1\n5,2\n5,3\n", Columns(), "does not rise"),
+        (b"I,I\n5,1\n", Columns(rate_hz=250.0), "stands twice"),
+    ],
+)
+def test_what_the_file_does_not_say_must_be_given(data: bytes, columns: Columns, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _decode(data, [], columns)

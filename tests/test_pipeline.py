@@ -1,0 +1,98 @@
+"""The whole path with the shipped model: any cut and any speed give the same bytes; bad signals abstain and say why."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.alarm import TECHNICAL, Alert
+from edge.decode.chunk import Chunk
+from edge.message import to_message
+from edge.pipeline import Event, Options, Pipeline
+from edge.replay import replay
+from edge.score import Scores
+from edge.transport.file import open_recording
+from kernels.engine import Engine
+from kernels.signal import LEADS
+
+from .conftest import EXCERPT, cut, heart
+
+
+def _events(engine: Engine, chunks: list[Chunk], options: Options = Options()) -> list[Event]:
+    pipeline = Pipeline("bed1", engine, options)
+    return [event for chunk in chunks for event in pipeline.feed(chunk)] + list(pipeline.flush())
+
+
+def _lines(events: list[Event]) -> str:
+    return "\n".join(json.dumps(to_message(event)) for event in events)
+
+
+@settings(max_examples=12)
+@given(cuts=st.lists(st.integers(0, 360 * 30), max_size=30), hop_s=st.sampled_from([0.5, 1.0, 2.5]))
+def test_any_cut_gives_the_same_bytes(engine: Engine, excerpt: Chunk, cuts: list[int], hop_s: float) -> None:
+    source = Chunk(0, 360.0, excerpt.leads, excerpt.samples_mv[:, 360 * 65 : 360 * 95])
+    gap = [c if c.start < 360 * 14 else Chunk(c.start + 50, c.rate_hz, c.leads, c.samples_mv) for c in cut(source, [*cuts, 360 * 14])]
+    whole = [c if c.start < 360 * 14 else Chunk(c.start + 50, c.rate_hz, c.leads, c.samples_mv) for c in cut(source, [360 * 14])]
+    assert _lines(_events(engine, gap, Options(hop_s))) == _lines(_events(engine, whole, Options(hop_s)))
+
+
+def test_sample_by_sample_equals_the_whole(engine: Engine, excerpt: Chunk) -> None:
+    source = Chunk(0, 360.0, excerpt.leads, excerpt.samples_mv[:, : 360 * 12])
+    assert _lines(_events(engine, cut(source, list(range(360 * 12))))) == _lines(_events(engine, [source]))
+
+
+@pytest.mark.parametrize("speed", [None, 400.0])
+def test_the_speed_does_not_matter(engine: Engine, speed: float | None) -> None:
+    """Paced reads are small ones at other places."""
+    told = [event for _, events in replay(open_recording(EXCERPT), engine, speed=speed) for event in events]
+    plain = [event for _, events in replay(open_recording(EXCERPT), engine) for event in events]
+    assert _lines(told) == _lines(plain)
+
+
+def test_the_excerpt_raises_and_clears_atrial_fibrillation_where_the_cardiologists_saw_it(engine: Engine, excerpt: Chunk) -> None:
+    """Annotated: fibrillation to 1:18, and again from 2:57 to 3:34."""
+    alerts = [e for e in _events(engine, [excerpt]) if isinstance(e, Alert) and e.finding == "atrial_fibrillation"]
+    assert [a.state for a in alerts] == ["raised", "cleared", "raised", "cleared"]
+    assert alerts[0].at_s <= 15
+    assert 78 <= alerts[1].at_s <= 93
+    assert 177 <= alerts[2].at_s <= 192
+    assert 214 <= alerts[3].at_s <= 229
+
+
+def test_a_flat_line_is_a_technical_alert_and_no_score(engine: Engine) -> None:
+    events = _events(engine, [Chunk(0, 250.0, LEADS, np.zeros((12, 250 * 20), np.float32))])
+    scores = [e for e in events if isinstance(e, Scores)]
+    assert all(s.probability == {} and "flat" in (s.abstained or "") for s in scores)
+    assert [(a.finding, a.state) for a in events if isinstance(a, Alert)] == [(TECHNICAL, "raised")]
+
+
+def test_a_stretch_of_nan_takes_its_lead_out_and_only_that(engine: Engine) -> None:
+    samples = heart(70, 30, 250)[:2]
+    samples[0, 250 * 12 : 250 * 16] = np.nan
+    scores = [e for e in _events(engine, [Chunk(0, 250.0, ("I", "II"), samples)]) if isinstance(e, Scores)]
+    states = {s.at_s: s.quality["I"] for s in scores}
+    assert states[10.0] == "good"
+    assert states[18.0] == "off"
+    assert states[30.0] == "good"
+    assert not any(s.abstained for s in scores)
+
+
+def test_nan_everywhere_abstains(engine: Engine) -> None:
+    scores = [
+        e for e in _events(engine, [Chunk(0, 250.0, ("I",), np.full((1, 250 * 11), np.nan, np.float32))]) if isinstance(e, Scores)
+    ]
+    assert [s.abstained for s in scores] == ["no usable lead: I off"] * 2
+
+
+def test_what_the_leads_cannot_show_is_named_and_not_scored(engine: Engine) -> None:
+    samples = heart(70, 10, 250)
+    (one,) = [e for e in _events(engine, [Chunk(0, 250.0, ("II",), samples[[1]])]) if isinstance(e, Scores)]
+    (twelve,) = [e for e in _events(engine, [Chunk(0, 250.0, LEADS, samples)]) if isinstance(e, Scores)]
+    assert "left_ventricular_hypertrophy" in one.unobservable
+    assert "left_ventricular_hypertrophy" not in one.probability
+    assert twelve.unobservable == ()
+    assert set(twelve.probability) == set(one.probability) | set(one.unobservable)

@@ -1,0 +1,96 @@
+"""Beats and heart rate: what cardiologists annotated and what wfdb's own detector finds, for any cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import wfdb
+from hypothesis import given
+from hypothesis import strategies as st
+from wfdb.processing import compare_annotations, xqrs_detect
+
+from edge.decode.chunk import Chunk
+from edge.vitals import LAG_S, Monitor, Vitals
+from edge.window import Resample
+from kernels.signal import LEADS
+
+from .conftest import ARCHIVE, EXCERPT, cut, heart
+
+BEATS = set("NLRBAaJSVrFejnE/fQ?")
+
+
+def _vitals(chunks: list[Chunk]) -> list[Vitals]:
+    stage, monitor = Resample(100.0), Monitor(100.0)
+    resampled = [c for chunk in chunks for c in stage.feed(chunk)] + list(stage.flush())
+    return [v for chunk in resampled for v in monitor.feed(chunk)]
+
+
+def _beats(chunks: list[Chunk]) -> np.ndarray:
+    return np.sort([beat for v in _vitals(chunks) for beat in v.beats_s])
+
+
+def _matched(reference_s: np.ndarray, found_s: np.ndarray) -> tuple[float, float]:
+    """Sensitivity and positive predictivity within 150 ms (EC57), by wfdb's matcher, without the first five seconds."""
+    reference, found = (np.round(x[x > 5] * 1000).astype(int) for x in (reference_s, found_s))
+    result = compare_annotations(reference, found, 150)
+    return result.sensitivity, result.positive_predictivity
+
+
+def _annotated(record: str) -> np.ndarray:
+    notes = wfdb.rdann(record, "atr")
+    return np.array([s for s, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in BEATS]) / 360
+
+
+def test_finds_the_annotated_beats_of_the_excerpt(excerpt: Chunk) -> None:
+    sensitivity, predictivity = _matched(_annotated(str(EXCERPT)), _beats([excerpt]))
+    assert sensitivity > 0.98
+    assert predictivity > 0.98
+
+
+def test_agrees_with_the_detector_of_wfdb(excerpt: Chunk) -> None:
+    theirs = xqrs_detect(excerpt.samples_mv[0].astype(float), 360, verbose=False) / 360
+    sensitivity, predictivity = _matched(theirs, _beats([excerpt]))
+    assert sensitivity > 0.97
+    assert predictivity > 0.95
+
+
+@pytest.mark.skipif(not (ARCHIVE / "mitdb").is_dir(), reason="needs the MIT-BIH recordings")
+@pytest.mark.parametrize("record", ["101", "106", "118", "208", "223"])
+def test_finds_the_annotated_beats_of_whole_records(record: str) -> None:
+    signals = wfdb.rdrecord(str(ARCHIVE / "mitdb" / record))
+    source = Chunk(0, 360.0, ("II", "V1"), signals.p_signal.T.astype(np.float32))
+    sensitivity, predictivity = _matched(_annotated(str(ARCHIVE / "mitdb" / record)), _beats([source]))
+    assert sensitivity > 0.99
+    assert predictivity > 0.98
+
+
+@pytest.mark.parametrize("bpm", [35, 60, 100, 150, 190])
+def test_the_rate_of_a_plain_heart(bpm: int) -> None:
+    last = _vitals([Chunk(0, 250.0, LEADS, heart(bpm, 30, 250))])[-1]
+    assert last.heart_rate_bpm == pytest.approx(bpm, rel=0.03)
+
+
+@given(cuts=st.lists(st.integers(0, 360 * 40), max_size=10))
+def test_the_cut_does_not_matter(excerpt: Chunk, cuts: list[int]) -> None:
+    source = Chunk(0, 360.0, excerpt.leads, excerpt.samples_mv[:, 360 * 60 : 360 * 100])
+    assert _vitals(cut(source, cuts)) == _vitals([source])
+
+
+def test_no_heart_no_rate() -> None:
+    flat = Chunk(0, 250.0, LEADS, np.zeros((12, 250 * 20), np.float32))
+    assert {v.heart_rate_bpm for v in _vitals([flat])} == {None}
+
+
+def test_a_heart_that_stops_has_no_rate_four_seconds_later() -> None:
+    samples = np.concatenate([heart(60, 20, 250), 0.005 * np.random.default_rng(0).standard_normal((12, 250 * 10))], axis=1)
+    rates = {v.at_s: v.heart_rate_bpm for v in _vitals([Chunk(0, 250.0, LEADS, samples.astype(np.float32))])}
+    assert rates[19.0] == pytest.approx(60, abs=2)
+    assert rates[25.0] is None
+
+
+def test_vitals_come_each_second_and_begin_anew_after_a_gap() -> None:
+    source = Chunk(0, 250.0, LEADS, heart(60, 10, 250))
+    later = Chunk(250 * 20, 250.0, LEADS, heart(60, 10, 250))
+    told = [v.at_s for v in _vitals([source, later])]
+    assert told == [float(t) for t in [*range(1, 10), *range(21, 30)]]
+    assert LAG_S < 1
