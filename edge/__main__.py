@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from kernels.findings import ConfigError, read_findings
 from kernels.terminal import console, errors, run
 
 from .alarm import Alert
+from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .draw import Album, draw, save_picture, to_svg
@@ -67,6 +69,19 @@ def replay_command(
     outputs.finish()
 
 
+@app.command(name="bench")
+def bench_command(
+    recording: Annotated[Path, typer.Argument(help="A WFDB record; half an hour of two leads is customary.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Measure a replay in a process of its own, on one core: start to first score, speed, peak memory."""
+    figures = asdict(bench(recording))
+    if as_json:
+        sys.stdout.write(json.dumps(figures) + "\n")
+    else:
+        console.print("\n".join(f"{name:20} {value:.2f}" for name, value in figures.items()), highlight=False)
+
+
 class Outputs:
     """Where the events of a replay go: JSON lines or tables on standard output, and the page and picture asked for."""
 
@@ -99,7 +114,7 @@ class Outputs:
 
     def _show(self) -> None:
         console.print(f"[bold]{escape(self._name)}[/]: {overview(self._summary)}", highlight=False)
-        alerts = _table("Alerts", ("finding", "priority", "from", "to", "peak"))
+        alerts = _table("Alerts", ("finding", "priority", "raised", "cleared", "peak"))
         for row in episode_rows(self._summary):
             alerts.add_row(*row)
         findings = _table("Findings", ("finding", "median", "highest", "above threshold"))

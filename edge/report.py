@@ -35,7 +35,7 @@ def page(title: str, summary: Summary, card: Card, picture_svg: str) -> str:
     return _PAGE.format(
         title=escape(title),
         overview=escape(overview(summary)),
-        alerts=_table(("finding", "priority", "from", "to", "peak probability"), episode_rows(summary)),
+        alerts=_table(("finding", "priority", "raised", "cleared", "peak probability"), episode_rows(summary)),
         findings=_table(("finding", "median", "highest", "windows above threshold"), finding_rows(summary, card)),
         unseen=escape(unobservable(summary)),
         picture=picture_svg,

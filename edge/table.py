@@ -16,7 +16,7 @@ def clock(seconds: float) -> str:
 
 
 def episode_rows(summary: Summary) -> Iterator[tuple[str, str, str, str, str]]:
-    """finding, priority, from, to, peak probability: one row an alert, in the order they were raised."""
+    """finding, priority, raised, cleared, peak probability: one row an alert, in the order they were raised."""
     for episode in summary.episodes.values():
         end = clock(episode.cleared.at_s) if episode.cleared else "still on at the end"
         alert = episode.raised

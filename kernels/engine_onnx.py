@@ -11,6 +11,7 @@ from .engine import Engine, Result, check_shape
 from .signal import Samples
 
 _REFUSALS = (native.Fail, native.InvalidGraph, native.InvalidProtobuf, native.NotImplemented, native.RuntimeException)
+_OUTPUTS = ["probability", "embedding"]
 
 
 class OnnxEngine(Engine):
@@ -26,11 +27,15 @@ class OnnxEngine(Engine):
         except _REFUSALS as error:
             raise BundleError(f"onnxruntime refuses the bundle: {error}") from error
         self.bundle = bundle
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        self._widths = [shapes[name][1] for name in _OUTPUTS]
 
     def run(self, ecg: Samples) -> Result:
         check_shape(self.bundle, ecg)
-        rows = [self._session.run(["probability", "embedding"], {"ecg": window[None]}) for window in ecg]
-        return Result(np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows]))
+        result = Result(*(np.empty((len(ecg), width), np.float32) for width in self._widths))
+        for row, window in enumerate(ecg):
+            result.probability[row : row + 1], result.embedding[row : row + 1] = self._session.run(_OUTPUTS, {"ecg": window[None]})
+        return result
 
     def close(self) -> None:
         del self._session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def cut(chunk: Chunk, at: list[int]) -> list[Chunk]:
     edges = [0, *sorted({min(max(i, 0), chunk.samples_mv.shape[1]) for i in at}), chunk.samples_mv.shape[1]]
     return [
         Chunk(chunk.start + a, chunk.rate_hz, chunk.leads, chunk.samples_mv[:, a:b], chunk.lead_off)
-        for a, b in zip(edges, edges[1:], strict=False)
+        for a, b in itertools.pairwise(edges)
         if b > a
     ]
 
@@ -74,7 +75,9 @@ def ptbxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [_write_record(root, number) for number in range(1, 41)]
     _write_csv(root / "ptbxl_database.csv", rows)
     _write_csv(root / "12sl_statements.csv", [{"ecg_id": r["ecg_id"], "statements": "['NSR', 'NML']"} for r in rows])
-    _write_csv(root / "12sl_statement_texts.csv", [{"acronym": "NSR", "text": "Normal sinus rhythm"}, {"acronym": "NML", "text": "Normal ECG"}])
+    _write_csv(
+        root / "12sl_statement_texts.csv", [{"acronym": "NSR", "text": "Normal sinus rhythm"}, {"acronym": "NML", "text": "Normal ECG"}]
+    )
     _write_csv(root / "scp_statements.csv", [_statement(*line) for line in _STATEMENTS])
     return root
 

@@ -46,7 +46,9 @@ def test_no_module_prints_and_only_the_supervisor_catches_everything() -> None:
             tree = ast.parse(path.read_text())
             calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
             assert "print" not in calls, path
-            broad = [h for h in ast.walk(tree) if isinstance(h, ast.ExceptHandler) and (h.type is None or ast.unparse(h.type) == "Exception")]
+            broad = [
+                h for h in ast.walk(tree) if isinstance(h, ast.ExceptHandler) and (h.type is None or ast.unparse(h.type) == "Exception")
+            ]
             assert not broad, path
 
 

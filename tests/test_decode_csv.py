@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def _text(rows: int = 700, header: str = "time,I,II", rate_hz: float = 250.0, dr
 def _decode(data: bytes, cuts: list[int], columns: Columns = Columns()) -> list[Chunk]:
     decoder = CsvDecoder(columns)
     edges = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
-    return [c for a, b in zip(edges, edges[1:], strict=False) for c in decoder.feed(data[a:b])] + list(decoder.flush())
+    return [c for a, b in itertools.pairwise(edges) for c in decoder.feed(data[a:b])] + list(decoder.flush())
 
 
 def _joined(chunks: list[Chunk]) -> np.ndarray:

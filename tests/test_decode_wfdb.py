@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def _byte_swapped(record: Path) -> Path:
 def _decode(header: str, data: bytes, cuts: list[int]) -> np.ndarray:
     decoder = WfdbDecoder(parse_header(header))
     edges = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
-    chunks = [chunk for a, b in zip(edges, edges[1:], strict=False) for chunk in decoder.feed(data[a:b])] + list(decoder.flush())
+    chunks = [chunk for a, b in itertools.pairwise(edges) for chunk in decoder.feed(data[a:b])] + list(decoder.flush())
     starts = np.cumsum([0] + [chunk.samples_mv.shape[1] for chunk in chunks])
     assert [chunk.start for chunk in chunks] == starts[:-1].tolist()
     return np.concatenate([chunk.samples_mv for chunk in chunks], axis=1)

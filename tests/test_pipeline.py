@@ -82,9 +82,7 @@ def test_a_stretch_of_nan_takes_its_lead_out_and_only_that(engine: Engine) -> No
 
 
 def test_nan_everywhere_abstains(engine: Engine) -> None:
-    scores = [
-        e for e in _events(engine, [Chunk(0, 250.0, ("I",), np.full((1, 250 * 11), np.nan, np.float32))]) if isinstance(e, Scores)
-    ]
+    scores = [e for e in _events(engine, [Chunk(0, 250.0, ("I",), np.full((1, 250 * 11), np.nan, np.float32))]) if isinstance(e, Scores)]
     assert [s.abstained for s in scores] == ["no usable lead: I off"] * 2
 
 

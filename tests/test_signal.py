@@ -34,7 +34,7 @@ def test_equals_scipy_away_from_the_ends(rate_hz: float) -> None:
     up, down, half = step.denominator, step.numerator, taps.shape[1] // 2
     prototype = np.zeros(taps.shape[1] * up)
     for phase in range(up):
-        prototype[phase :: up][: taps.shape[1]] = taps[phase][::-1]
+        prototype[phase::up][: taps.shape[1]] = taps[phase][::-1]
     full = upfirdn(prototype, x[0].astype(float), up=up, down=1)
     wanted = full[half * up :: down]
     ours = resample(x, rate_hz, 100)[0]

@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV := .venv
+DEMO := .venv-demo
+DATA ?= $(HOME)/.cache/cardiogloss/data
+
+.PHONY: demo test lint format model clean
+
+demo: $(DEMO)/.installed
+	@mkdir -p demo
+	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
+
+test: $(VENV)/.installed
+	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
+
+lint: $(VENV)/.linters
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.linters
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# The shipped model, from the data to the file; about 45 minutes on two cores. Goes on where it was stopped.
+model: $(VENV)/.installed
+	$(VENV)/bin/cardiogloss-trainer train --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb --out runs/shipped
+	$(VENV)/bin/cardiogloss-kernels export runs/shipped --out runs/shipped/raw.onnx
+	$(VENV)/bin/cardiogloss-trainer calibrate --bundle runs/shipped/raw.onnx --root $(DATA)/ptb-xl --out kernels/shipped/cardiogloss.onnx
+
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -e '.[plot]'
+	@touch $@
+
+# torch first and by itself: a range would draw the build with CUDA.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[train,test]'
+	@touch $@
+
+$(VENV)/.linters: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) demo runs build *.egg-info
