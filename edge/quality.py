@@ -69,14 +69,9 @@ class Judge:
         last, self._chunk = self._chunk, chunk
         follows = last is not None and (last.end, last.rate_hz, last.leads) == (chunk.start, chunk.rate_hz, chunk.leads)
         if follows and self._held is not None:
-            self._held = np.concatenate([self._held, _with_off(chunk)], axis=1)
+            self._held = np.concatenate([self._held, chunk.without_loose()], axis=1)
         else:
-            self._held, self._start = _with_off(chunk), chunk.start
-
-
-def _with_off(chunk: Chunk) -> Samples:
-    off = np.array([lead in chunk.lead_off for lead in chunk.leads])
-    return np.where(off[:, None], np.float32(np.nan), chunk.samples_mv)
+            self._held, self._start = chunk.without_loose(), chunk.start
 
 
 def judge(samples_mv: Samples, leads: tuple[str, ...], rate_hz: float) -> tuple[State, ...]:

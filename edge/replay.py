@@ -47,7 +47,7 @@ def replay(
 
 def _block(speed: float | None) -> int:
     """In real time small reads, for a steady flow."""
-    return 1 << 16 if speed is None else 1 << 10
+    return 1 << 14 if speed is None else 1 << 10
 
 
 def _paced(chunks: Iterator[Chunk], speed: float | None) -> Iterator[Chunk]:

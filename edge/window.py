@@ -44,7 +44,7 @@ class Resample:
             self._restart(chunk)
         self._expected = (chunk.end, chunk.rate_hz, chunk.leads)
         assert self._resampler is not None
-        yield from self._emit(self._resampler.feed(_twelve_leads(chunk)))
+        yield from self._emit(self._resampler.feed(chunk.without_loose()))
 
     def flush(self) -> Iterator[Chunk]:
         """The tail of the filter, at a gap or at the end."""
@@ -60,18 +60,9 @@ class Resample:
 
     def _emit(self, samples: Samples) -> Iterator[Chunk]:
         if samples.size:
-            assert self._out is not None
-            yield Chunk(self._out, self._to_hz, LEADS, samples)
+            assert self._out is not None and self._expected is not None
+            yield Chunk(self._out, self._to_hz, LEADS, to_standard_leads(samples, self._expected[2]))
             self._out += samples.shape[1]
-
-
-def _twelve_leads(chunk: Chunk) -> Samples:
-    """Leads that are off are absent, and so is what would be derived from them."""
-    samples = chunk.samples_mv
-    if chunk.lead_off:
-        off = np.array([lead in chunk.lead_off for lead in chunk.leads])
-        samples = np.where(off[:, None], np.float32(np.nan), samples)
-    return to_standard_leads(samples, chunk.leads)
 
 
 class Cut:

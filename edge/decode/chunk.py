@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples
 
@@ -31,6 +33,13 @@ class Chunk:
     def end(self) -> int:
         """Index of the sample after the last."""
         return self.start + self.samples_mv.shape[1]
+
+    def without_loose(self) -> Samples:
+        """The samples, NaN where a lead is off."""
+        if not self.lead_off:
+            return self.samples_mv
+        off = np.array([lead in self.lead_off for lead in self.leads])
+        return np.where(off[:, None], np.float32(np.nan), self.samples_mv)
 
 
 def standard_lead(name: str) -> str | None:

@@ -32,7 +32,7 @@ class RecordingFile(Protocol):
         """None where the file does not tell before it is read."""
         ...
 
-    def chunks(self, block: int = 1 << 16) -> Iterator[Chunk]:
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
         """The samples, reading `block` bytes at a time. Raises OSError where the disk fails."""
         ...
 
@@ -88,7 +88,7 @@ class CsvFile:
     def duration_s(self) -> float | None:
         return None
 
-    def chunks(self, block: int = 1 << 16) -> Iterator[Chunk]:
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
         decoder = CsvDecoder(self.columns)
         with self.path.open("rb") as file:
             while data := file.read(block):
@@ -122,7 +122,7 @@ class WfdbFile:
                 "copy it again, or replay what is there with --partial"
             )
 
-    def chunks(self, block: int = 1 << 16) -> Iterator[Chunk]:
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
         decoder = WfdbDecoder(self._header, self._columns.leads)
         with self._signals.open("rb") as file:
             while data := file.read(block):
@@ -146,7 +146,7 @@ class WfdbLibraryFile:
         self._rate_hz, self._samples = float(head.fs), int(head.sig_len)
         self.duration_s: float | None = self._samples / self._rate_hz
 
-    def chunks(self, block: int = 1 << 16) -> Iterator[Chunk]:
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
         step = round(_SLICE_S * self._rate_hz)
         for start in range(0, self._samples, step):
             record = self._read(self._path, sampfrom=start, sampto=min(start + step, self._samples))
