@@ -129,7 +129,7 @@ class Outputs:
         if self._report:
             self._report.write_text(page(self._name, self._summary, self._card, to_svg(figure)), encoding="utf-8")
         for path in filter(None, (self._plot, self._report)):
-            errors.print(f"wrote {path}", highlight=False)
+            errors.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:

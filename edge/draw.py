@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kernels.findings import ConfigError
+from kernels.findings import ConfigError, in_words
 from kernels.signal import LEADS, Samples
 
 from .alarm import Alert
@@ -150,7 +150,7 @@ def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
             end_s = episode.cleared.at_s if episode.cleared else summary.duration_s
             row, colour = names.index(episode.raised.finding), _PRIORITY[episode.raised.priority]
             axis.plot([episode.raised.at_s, end_s], [row - 0.4] * 2, color=colour, lw=3, solid_capstyle="butt")
-    axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
+    axis.set_yticks(range(len(names)), [in_words(name) for name in names], fontsize=8)
     axis.set_xlim(0, summary.duration_s)
     axis.invert_yaxis()
     axis.set_xlabel("seconds   (grey: probability, white 0, black 1; bar: alert raised, red high, amber medium, blue low)", fontsize=8)
@@ -181,7 +181,7 @@ def _draw_strip(axis: Axes, strip: Strip, beats_s: Sequence[float]) -> None:
     axis.set(xlim=(strip.start_s, end_s), ylim=(low_mv, high_mv), facecolor=_PAPER, yticks=[], aspect=MM_PER_MV / MM_PER_S)
     _rule_paper(axis, strip.start_s, end_s, low_mv, high_mv)
     alert = strip.alert
-    words = f"{alert.finding.replace('_', ' ')} {alert.state} at {alert.at_s:.0f} s (peak probability {alert.score:.2f})"
+    words = f"{in_words(alert.finding)} {alert.state} at {alert.at_s:.0f} s (peak probability {alert.score:.2f})"
     axis.set_title(words, loc="left", fontsize=10, color=_PRIORITY[alert.priority])
 
 

@@ -51,7 +51,7 @@ def overview(summary: Summary) -> str:
     heart = f"heart rate {min(rates):.0f} to {max(rates):.0f} per minute" if rates else "no heart rate found"
     silent = sum(summary.abstained.values())
     gaps = f"; {silent} of {summary.windows} windows without a usable lead" if silent else ""
-    return f"{clock(summary.duration_s)} long, {summary.windows} windows scored, {heart}{gaps}."
+    return f"{clock(summary.duration_s)} long, {summary.windows} window{'' if summary.windows == 1 else 's'} scored, {heart}{gaps}."
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

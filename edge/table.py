@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kernels.bundle import Card
+from kernels.findings import in_words
 
 from .replay import Summary
 
@@ -20,7 +21,7 @@ def episode_rows(summary: Summary) -> Iterator[tuple[str, str, str, str, str]]:
     for episode in summary.episodes.values():
         end = clock(episode.cleared.at_s) if episode.cleared else "still on at the end"
         alert = episode.raised
-        yield alert.finding.replace("_", " "), alert.priority, clock(alert.at_s), end, f"{episode.peak:.2f}"
+        yield in_words(alert.finding), alert.priority, clock(alert.at_s), end, f"{episode.peak:.2f}"
 
 
 def finding_rows(summary: Summary, card: Card) -> Iterator[tuple[str, str, str, str]]:
@@ -29,10 +30,10 @@ def finding_rows(summary: Summary, card: Card) -> Iterator[tuple[str, str, str, 
         values = summary.probabilities.get(finding.name)
         if values:
             share = sum(v >= finding.raise_at for v in values) / len(values)
-            yield finding.name.replace("_", " "), f"{summary.median(finding.name):.2f}", f"{max(values):.2f}", f"{share:.0%}"
+            yield in_words(finding.name), f"{summary.median(finding.name):.2f}", f"{max(values):.2f}", f"{share:.0%}"
 
 
 def unobservable(summary: Summary) -> str:
     """What the leads at hand cannot show, in one line; empty where they show everything."""
-    names = ", ".join(sorted(name.replace("_", " ") for name in summary.unobservable - summary.probabilities.keys()))
+    names = ", ".join(sorted(in_words(name) for name in summary.unobservable - summary.probabilities.keys()))
     return f"Not visible in these leads: {names}." if names else ""

@@ -114,7 +114,7 @@ def _read_windows(path: Path | None, bundle: Bundle) -> np.ndarray:
 
 def _write(bundle: Bundle, out: Path) -> None:
     out.write_bytes(bundle.onnx)
-    errors.print(f"wrote {out}: {len(bundle.onnx) / 1e6:.1f} MB, {len(bundle.card.findings)} findings", highlight=False)
+    errors.print(f"wrote {out}: {len(bundle.onnx) / 1e6:.1f} MB, {len(bundle.card.findings)} findings", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

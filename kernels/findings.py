@@ -17,6 +17,8 @@ else:
 
 DEFAULT_FINDINGS = Path(__file__).parent / "shipped" / "findings.toml"
 
+_ABBREVIATIONS = {"av", "ecg", "st", "t", "qt", "af", "vt", "vf", "wpw"}
+
 
 class ConfigError(Exception):
     """The operator's file or option is wrong; the message names what and says what is allowed."""
@@ -55,6 +57,11 @@ class Finding(BaseModel):
     def observable(self, present: frozenset[str]) -> bool:
         """Whether these leads can show it at all."""
         return bool(present) and (not self.leads or any(present >= set(group) for group in self.leads))
+
+
+def in_words(name: str) -> str:
+    """`first_degree_av_block` -> `first degree AV block`"""
+    return " ".join(word.upper() if word in _ABBREVIATIONS else word for word in name.split("_"))
 
 
 class _File(BaseModel):

@@ -21,10 +21,11 @@ from kernels.engine import open_engine
 from kernels.export import bake, export_run, read_head
 from kernels.findings import ConfigError, Finding
 from kernels.signal import LEADS
+from tests.conftest import EXCERPT, heart
 from trainer.__main__ import app, parse_folds
 from trainer.batches import Augment, keep_leads, windows
 from trainer.calibrate import calibrate, fit
-from trainer.evaluate import evaluate, read_fold
+from trainer.evaluate import evaluate, read_recordings
 from trainer.loss import jaccard, soft_sigmoid
 from trainer.metrics import auroc, expected_calibration_error, macro_auroc
 from trainer.records import read_ptb_xl
@@ -141,11 +142,11 @@ def test_the_bundle_computes_what_torch_computes(data: TrainingSet, run: Path, p
 
 
 def test_calibration_travels_in_the_bundle_and_evaluation_prints_its_rows(run: Path, ptbxl: Path) -> None:
-    recordings = read_fold("ptb-xl", ptbxl, range(1, 11))
+    recordings = read_recordings("ptb-xl", ptbxl, range(1, 11))
     raw = export_run(run, FINDINGS)
     fitted = calibrate(raw, recordings, {"rows": []})
-    rows = {(row.task, row.metric): row for row in evaluate(fitted, ptbxl, recordings)}
-    before = {(row.task, row.metric): row for row in evaluate(raw, ptbxl, recordings)}
+    rows = {(row.task, row.metric): row for row in evaluate(fitted, "ptb-xl", ptbxl, recordings)}
+    before = {(row.task, row.metric): row for row in evaluate(raw, "ptb-xl", ptbxl, recordings)}
     assert set(fitted.card.calibrated) == {"slow", "fast"}
     assert rows["findings", "ece"].value <= before["findings", "ece"].value
     assert rows["rhythm", "auroc_macro"].n == 40
@@ -153,7 +154,7 @@ def test_calibration_travels_in_the_bundle_and_evaluation_prints_its_rows(run: P
 
 
 def test_baking_swaps_only_the_findings(run: Path, ptbxl: Path) -> None:
-    bundle = calibrate(export_run(run, FINDINGS), read_fold("ptb-xl", ptbxl, range(1, 11)), {})
+    bundle = calibrate(export_run(run, FINDINGS), read_recordings("ptb-xl", ptbxl, range(1, 11)), {})
     new = Finding(name="wide", prompts=("left bundle branch block", "LBBB"))
     baked = bake(bundle, [new, FINDINGS[1]])
     ecg = windows(list(read_ptb_xl(ptbxl, [1])), 100, 10).numpy()
@@ -197,7 +198,47 @@ def test_classes_with_few_positives_are_not_averaged() -> None:
     labels[:20, 0], labels[:4, 1] = True, True
     scores = np.where(labels, 1.0, 0.0) + rng.normal(scale=0.1, size=labels.shape)
     scores[:, 1] = -scores[:, 1]
-    assert macro_auroc(scores, labels, draws=20).value == 1.0
+    assert macro_auroc(scores, labels, [str(i) for i in range(100)], draws=20).value == 1.0
+
+
+def test_the_interval_draws_patients_not_recordings() -> None:
+    """Every recording ten times over says no more than once."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40)[:, None] % 2 == 0
+    scores = labels + rng.normal(scale=1.0, size=labels.shape)
+    patients = [str(i) for i in range(40)]
+    once = macro_auroc(scores, labels, patients, draws=200)
+    tenfold = macro_auroc(np.repeat(scores, 10, axis=0), np.repeat(labels, 10, axis=0), list(np.repeat(patients, 10)), draws=200)
+    assert tenfold.high - tenfold.low == pytest.approx(once.high - once.low, rel=0.01)
+
+
+def test_cinc2017_strips_of_any_length_are_scored_by_their_windows(bundle: Bundle, tmp_path: Path) -> None:
+    for i in range(12):
+        digits = (heart(60 + 5 * i, 6 + 2 * i, 300, seed=i)[0] * 1000).astype("<i2")
+        (tmp_path / f"A{i}.mat").write_bytes(b"\0" * 24 + digits.tobytes())
+        (tmp_path / f"A{i}.hea").write_text(f"A{i} 1 300 {len(digits)}\nA{i}.mat 16+24 1000/mV 16 0 0 0 0 ECG\n")
+    (tmp_path / "REFERENCE.csv").write_text("".join(f"A{i},{'AN'[i % 2]}\n" for i in range(12)))
+    recordings = read_recordings("cinc2017", tmp_path, [])
+    (row,) = evaluate(bundle, "cinc2017", tmp_path, recordings)
+    assert (row.task, row.n, list(row.per_class)) == ("rhythm", 12, ["A"])
+
+
+def test_mitdb_windows_carry_the_rhythm_that_fills_them(tmp_path: Path) -> None:
+    for path in EXCERPT.parent.glob("mitdb201af.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    windows_ = read_recordings("mitdb", tmp_path, [])
+    rhythms = [r.codes[0] for r in windows_]
+    assert len(windows_) == 27
+    assert rhythms[:7] == ["AFIB"] * 7
+    assert rhythms[9:17] == ["N"] * 8
+    assert rhythms[18:21] == ["AFIB"] * 3
+    assert {r.patient for r in windows_} == {"mitdb201af"}
+
+
+@pytest.mark.parametrize(("name", "words"), [("cinc2017", "REFERENCE.csv"), ("mitdb", "no WFDB record"), ("ptb", "allowed are ptb-xl")])
+def test_a_wrong_dataset_or_folder_says_what_it_wants(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_recordings(name, tmp_path, [9])
 
 
 def test_the_commands_train_evaluate_and_say_what_is_wrong(ptbxl: Path, tmp_path: Path, bundle: Bundle) -> None:

@@ -20,7 +20,8 @@ from kernels.terminal import console, errors, run
 
 from .batches import read_noise
 from .calibrate import calibrate
-from .evaluate import Row, evaluate, read_fold
+from .datasets import DATASETS
+from .evaluate import Row, evaluate, read_recordings
 from .train import RATE_HZ, Recipe, Training, load_training_set, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -28,9 +29,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _DEFAULT = Recipe()
 
 BundleOption = Annotated[Path, typer.Option(help="The bundle.")]
-DatasetOption = Annotated[str, typer.Option(help="ptb-xl")]
+DatasetOption = Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
 RootOption = Annotated[Path, typer.Option(help="The dataset's folder, in its official layout.")]
-FoldsOption = Annotated[str, typer.Option(help="Folds, as in 9 or 1-8.")]
+FoldsOption = Annotated[str, typer.Option(help="Folds of PTB-XL, as in 9 or 1-8.")]
 Threads = Annotated[int | None, typer.Option(help="Processor threads; left out, all cores.")]
 
 
@@ -72,7 +73,7 @@ def train_command(
         task = bar.add_task("", total=epochs, completed=training.epoch)
         for losses in train(training):
             bar.update(task, advance=1, description="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-    errors.print(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", highlight=False)
+    errors.print(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", highlight=False, soft_wrap=True)
 
 
 @app.command(name="calibrate")
@@ -86,11 +87,14 @@ def calibrate_command(
 ) -> None:
     """Fit each finding's calibration on these folds and write it, with the figures measured there, into a new bundle."""
     _use_threads(threads)
-    model, recordings = Bundle.read(bundle), read_fold(dataset, root, parse_folds(folds))
-    rows = evaluate(model, root, recordings)
+    model, recordings = Bundle.read(bundle), read_recordings(dataset, root, parse_folds(folds))
+    rows = [row for row in evaluate(model, dataset, root, recordings) if row.metric != "ece"]
     metrics = {"dataset": dataset, "folds": folds, "rows": [row.as_json() for row in rows]}
-    out.write_bytes(calibrate(model, recordings, metrics).onnx)
-    errors.print(f"wrote {out}", highlight=False)
+    calibrated = calibrate(model, recordings, metrics)
+    out.write_bytes(calibrated.onnx)
+    error = calibrated.card.metrics["ece_cross_validated"]
+    told = f"wrote {out}; calibration error {error:.3f} (cross-validated over the patients of folds {folds})"
+    errors.print(told, highlight=False, soft_wrap=True)
 
 
 @app.command(name="evaluate")
@@ -105,8 +109,9 @@ def evaluate_command(
 ) -> None:
     """Zero-shot figures with 95 % bootstrap intervals."""
     _use_threads(threads)
-    rows = evaluate(Bundle.read(bundle), root, read_fold(dataset, root, parse_folds(folds)), parse_leads(leads))
-    console.print(_table(rows, f"{dataset}, folds {folds}, leads {leads or 'all'}"))
+    recordings = read_recordings(dataset, root, parse_folds(folds))
+    rows = evaluate(Bundle.read(bundle), dataset, root, recordings, parse_leads(leads))
+    console.print(_table(rows, f"{dataset}, {f'folds {folds}, ' if dataset == 'ptb-xl' else ''}leads {leads or 'all'}"))
     if as_json:
         as_json.write_text(json.dumps({"rows": [row.as_json() for row in rows]}, indent=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ FEWEST_POSITIVES = 5
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % bootstrap interval over recordings."""
+    """A figure with its 95 % bootstrap interval over patients."""
 
     value: float
     low: float
@@ -34,15 +35,29 @@ def auroc(scores: Floats, labels: Bools) -> Floats:
     return area
 
 
-def macro_auroc(scores: Floats, labels: Bools, draws: int = 1000, seed: int = 0) -> Interval:
-    """The mean over classes with at least `FEWEST_POSITIVES` positives."""
+def macro_auroc(scores: Floats, labels: Bools, patients: Sequence[str], draws: int = 1000, seed: int = 0) -> Interval:
+    """The mean over classes with at least `FEWEST_POSITIVES` positives; the interval draws patients, not recordings."""
     enough = labels.sum(axis=0) >= FEWEST_POSITIVES
     scores, labels = scores[:, enough], labels[:, enough]
-    rng = np.random.default_rng(seed)
-    picks = (rng.integers(len(labels), size=len(labels)) for _ in range(draws))
-    drawn = [np.nanmean(auroc(scores[pick], labels[pick])) for pick in picks]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    if not enough.any():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = [_mean_auroc(scores[pick], labels[pick]) for pick in _draws(patients, draws, seed)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return Interval(float(auroc(scores, labels).mean()), float(low), float(high))
+
+
+def _mean_auroc(scores: Floats, labels: Bools) -> float:
+    area = auroc(scores, labels)
+    return float(np.nanmean(area)) if not np.isnan(area).all() else float("nan")
+
+
+def _draws(patients: Sequence[str], draws: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Rows of as many patients as there are, drawn with replacement."""
+    _, owner = np.unique(np.array(patients), return_inverse=True)
+    rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
 
 
 def expected_calibration_error(probability: Floats, label: Bools, bins: int = 10) -> float:

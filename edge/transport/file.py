@@ -15,7 +15,7 @@ from ..decode.chunk import Chunk, name_leads
 from ..decode.csv import Columns, CsvDecoder
 from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, parse_header
 
-_TEXT = {".csv", ".tsv", ".txt"}
+_SIGNALS = (".hea", ".dat", ".mat")
 _SLICE_S = 60
 
 
@@ -52,13 +52,14 @@ def open_recording(path: Path, columns: Columns = Columns(), partial: bool = Fal
 def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
     if path.is_dir():
         raise ConfigError("is a folder; name one recording in it")
-    header = path.with_name(path.name + ".hea") if path.with_name(path.name + ".hea").is_file() else path.with_suffix(".hea")
-    if header.is_file() and path.suffix not in _TEXT:
+    bare = path.with_suffix("") if path.suffix in _SIGNALS else path
+    header = bare.with_name(bare.name + ".hea")
+    if header.is_file():
         return _open_wfdb(header, columns, partial)
+    if path.suffix in _SIGNALS or any(bare.with_name(bare.name + ending).is_file() for ending in _SIGNALS):
+        raise ConfigError(f"its header {header.name} is missing; put it beside the signal file")
     if not path.is_file():
         raise ConfigError("no such recording; give a WFDB record (name or .hea) or a .csv file")
-    if path.suffix == ".dat" or path.suffix == ".mat":
-        raise ConfigError(f"its header {header.name} is missing; put it beside the signal file")
     with path.open("rb") as file:
         if b"\0" in file.read(4096):
             raise ConfigError("is no recording that cardiogloss reads; give a WFDB record (name or .hea) or a .csv file")
