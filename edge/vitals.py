@@ -20,6 +20,7 @@ LAG_S = 0.6
 """How long after a sample its beats are final: the filters, and the look ahead for a larger peak."""
 
 _REFRACTORY_S = 0.2
+_T_WAVE_S = 0.36
 _LOOK_S = 0.15
 _SMOOTH_S = 0.12
 _FILTER_HALF_S = 0.15
@@ -71,6 +72,7 @@ class BeatDetector:
     def __init__(self, rate_hz: float) -> None:
         self._refractory = round(_REFRACTORY_S * rate_hz)
         self._look = round(_LOOK_S * rate_hz)
+        self._t_wave = round(_T_WAVE_S * rate_hz)
         self._usual_interval = rate_hz
         self._warm_up = round(_WARM_UP_S * rate_hz)
         self._held: Energy = np.empty(0)
@@ -78,6 +80,7 @@ class BeatDetector:
         self._signal: float | None = None
         self._noise = 0.0
         self._last: int | None = None
+        self._last_height = 0.0
         self._missed: tuple[int, float] | None = None
         self._intervals: deque[int] = deque(maxlen=8)
 
@@ -107,11 +110,15 @@ class BeatDetector:
             yield from self._search_back(*self._missed)
         if self._last is not None and at - self._last < self._refractory:
             return
-        if height > self._threshold(0.3):
+        if height > self._threshold(0.3) and not self._is_t_wave(at, height):
             yield self._accept(at, height)
         else:
             self._noise += 0.125 * (height - self._noise)
             self._missed = max(self._missed or (at, height), (at, height), key=lambda peak: peak[1])
+
+    def _is_t_wave(self, at: int, height: float) -> bool:
+        """Soon after a beat and under half of its energy."""
+        return self._last is not None and at - self._last < self._t_wave and height < 0.5 * self._last_height
 
     def _search_back(self, at: int, height: float) -> Iterator[int]:
         self._missed = None
@@ -129,7 +136,7 @@ class BeatDetector:
         if self._last is not None:
             self._intervals.append(at - self._last)
             self._usual_interval = float(np.median(self._intervals))
-        self._last, self._missed = at, None
+        self._last, self._last_height, self._missed = at, height, None
         return at
 
 

@@ -60,20 +60,21 @@ def train_command(
     with errors.status("reading recordings and embedding their texts"):
         data = load_training_set(root, recipe)
         tracks = read_noise(noise, RATE_HZ) if noise else None
-    training = Training(recipe, data, out, tracks)
-    columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=errors) as bar:
-        task = bar.add_task("", total=epochs, completed=training.epoch)
-        for losses in train(training):
-            bar.update(task, advance=1, description="  ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+    _run(Training(recipe, data, out, tracks))
     errors.print(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", highlight=False, soft_wrap=True)
+
+
+def _run(training: Training) -> None:
+    """All epochs that are left, with a bar on a terminal and a line an epoch elsewhere."""
+    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    total = training.recipe.epochs
+    with Progress(*columns, TextColumn("{task.description}"), console=errors, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("", total=total, completed=training.epoch)
+        for losses in train(training):
+            told = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            bar.update(task, advance=1, description=told)
+            if not errors.is_terminal:
+                errors.print(f"epoch {training.epoch} of {total}  {told}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="calibrate")

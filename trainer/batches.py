@@ -73,21 +73,12 @@ class Augment:
         self._masked = masked
         self._sets = torch.stack([_mask(names.split()) for names in _LEAD_SETS])
 
-    def __call__(self, ecg: Tensor, blend: Tensor | None = None) -> Tensor:
-        """`blend` [n, n] replaces each window by a weighted sum of windows, before leads are taken away."""
+    def __call__(self, ecg: Tensor) -> Tensor:
         ecg = self._roll(ecg) * self._gain(ecg.shape[0]) + self._white(ecg)
         if self._noise is not None:
             ecg = ecg + self._electrode(ecg)
-        if blend is not None:
-            ecg = (blend @ ecg.flatten(1)).view_as(ecg)
         keep = self._leads(ecg.shape[0])[:, :, None] & ~self._loose(ecg)
         return torch.where(keep, ecg, torch.nan)
-
-    def draw_blend(self, n: int, share: float) -> Tensor:
-        """Weights [n, n] of rows that sum to one: that `share` of the windows takes up to half of another (mixup, Zhang et al. 2018)."""
-        part = 0.5 * self._uniform(n) * (self._uniform(n) < share)
-        other = torch.randperm(n, generator=self._generator)
-        return torch.diag(1 - part) + part[:, None] * torch.eye(n)[other]
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(shape, generator=self._generator)
