@@ -8,12 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kernels.findings import Finding
+from kernels.findings import TECHNICAL, Finding
 
 from .score import Scores
-
-TECHNICAL = "no_usable_signal"
-"""The finding of the technical alert: the model abstains, so that silence is never taken for health."""
 
 Priority = Literal["high", "medium", "low"]
 
@@ -27,6 +24,8 @@ class Rule:
     """So many of the last `n` windows must reach `raise_at`, and as many fall below `clear_at`."""
     cool_down_s: float = 10.0
     """After an alert has cleared, the same finding stays quiet for so long."""
+    memory_s: float = 60.0
+    """A window older than this no longer counts, as after a long abstention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,9 @@ class Alert:
     """(at_s, probability) of the windows that decided."""
 
 
+_TECHNICAL_FINDING = Finding.model_construct(name=TECHNICAL, prompts=(), priority="low", raise_at=0.5, clear_at=0.5)
+
+
 @dataclass(slots=True)
 class _Episode:
     """What is known of one finding at one source."""
@@ -66,7 +68,7 @@ class Alarm:
         self._source = source
         self._rule = rule
         self._findings = [f for f in findings if f.priority != "none"]
-        self._technical = Finding(name=TECHNICAL, prompts=("no usable signal",), priority="low", raise_at=0.5, clear_at=0.5)
+        self._technical = _TECHNICAL_FINDING
         self._episodes = {f.name: _Episode(deque(maxlen=rule.n)) for f in (*self._findings, self._technical)}
 
     @property
@@ -84,6 +86,8 @@ class Alarm:
     def _advance(self, finding: Finding, at_s: float, score: float) -> Iterator[Alert]:
         episode = self._episodes[finding.name]
         episode.recent.append((at_s, score))
+        while episode.recent[0][0] < at_s - self._rule.memory_s:
+            episode.recent.popleft()
         if episode.active:
             episode.peak = max(episode.peak, score)
             if self._enough(p < finding.clear_at for _, p in episode.recent):
@@ -98,7 +102,9 @@ class Alarm:
         counted = [(t, p) for t, p in episode.recent if p >= finding.raise_at]
         episode.onset_s, episode.peak = counted[0][0], max(p for _, p in counted)
         episode.active = _identify(self._source, finding.name, episode.onset_s)
-        return self._alert(finding, episode, at_s, "raised")
+        alert = self._alert(finding, episode, at_s, "raised")
+        episode.recent.clear()
+        return alert
 
     def _clear(self, finding: Finding, episode: _Episode, at_s: float) -> Alert:
         alert = self._alert(finding, episode, at_s, "cleared")

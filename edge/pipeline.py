@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from .alarm import Alarm, Alert, Rule
 from .decode.chunk import Chunk
 from .quality import Judge, Quality
 from .score import Scorer, Scores
-from .vitals import LAG_S, Monitor, Vitals
+from .vitals import Monitor, Vitals
 from .window import Cut, Resample, Window
 
 
@@ -38,8 +39,8 @@ class Options:
 class Pipeline:
     """All pure stages of one source, in one loop. Stream time only; no I/O, clock or thread.
 
-    Within one call, events are ordered by the moment of the stream at which they became known, so
-    that a long chunk gives them in the same order as many short ones.
+    Within one call, events are ordered by the sample that made them known, so that a long chunk gives
+    them in the same order as many short ones.
     """
 
     def __init__(self, source: str, engine: Engine, options: Options = Options()) -> None:
@@ -51,7 +52,7 @@ class Pipeline:
         self._monitor = Monitor(card.rate_hz)
         self._scorer = Scorer(source, engine)
         self.alarm = Alarm(source, card.findings, options.rule)
-        self._quality: list[Quality] = []
+        self._quality: deque[Quality] = deque()
 
     def feed(self, chunk: Chunk) -> Iterator[Event]:
         """What this chunk makes known."""
@@ -62,15 +63,18 @@ class Pipeline:
 
     def flush(self) -> Iterator[Event]:
         """What the end of the stream makes known. Alerts that are raised stay so: nobody saw them end."""
-        yield from self._advance(list(self._resample.flush()))
+        yield from self._advance(list(self._resample.flush()), ended=True)
 
-    def _advance(self, resampled: list[Chunk]) -> Iterator[Event]:
+    def _advance(self, resampled: list[Chunk], ended: bool = False) -> Iterator[Event]:
         windows: list[Window] = []
-        known: list[tuple[float, Scores | Seen]] = []
+        vitals: list[tuple[int, Vitals]] = []
         for chunk in resampled:
             windows.extend(self._cut.feed(chunk))
-            known.extend((vitals.at_s + LAG_S, self._seen(vitals)) for vitals in self._monitor.feed(chunk))
-        known.extend((scores.at_s, scores) for scores in self._scorer.feed(windows))
+            vitals.extend(self._monitor.feed(chunk))
+        if ended:
+            vitals.extend(self._monitor.flush())
+        known: list[tuple[int, Scores | Seen]] = [(at, self._seen(told)) for at, told in vitals]
+        known += zip((window.end for window in windows), self._scorer.feed(windows), strict=True)
         for _, event in sorted(known, key=lambda item: item[0]):
             yield event
             if isinstance(event, Scores):
@@ -79,6 +83,6 @@ class Pipeline:
     def _seen(self, vitals: Vitals) -> Seen:
         """Joined with the last second of quality that ended by then."""
         while len(self._quality) > 1 and self._quality[1].end_s <= vitals.at_s:
-            self._quality.pop(0)
+            self._quality.popleft()
         now = self._quality[0] if self._quality and self._quality[0].end_s <= vitals.at_s else None
         return Seen(self._source, vitals, now)

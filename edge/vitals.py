@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from kernels.signal import PolyphaseFir, Samples
+from kernels.signal import LEADS, PolyphaseFir, Samples
 
 from .decode.chunk import Chunk
 
@@ -19,12 +19,18 @@ Energy = npt.NDArray[np.float64]
 LAG_S = 0.6
 """How long after a sample its beats are final: the filters, and the look ahead for a larger peak."""
 
+_LEAST_ENERGY = 0.01
+"""In mV over all leads: a QRS complex of a tenth of a millivolt in one lead has more."""
+_LEAST_CONTRAST = 3.5
+"""Of the largest peak to the quiet quarter of the time around it: noise in one lead seldom, in several never reaches it."""
+
 _REFRACTORY_S = 0.2
 _T_WAVE_S = 0.36
 _LOOK_S = 0.15
 _SMOOTH_S = 0.12
 _FILTER_HALF_S = 0.15
-_WARM_UP_S = 2.0
+_LEARN_S = 2.0
+_RELEARN_S = 3.0
 _RECENT_S = 10.0
 _SILENCE_S = 4.0
 """Without a beat for so long there is no heart rate to tell."""
@@ -66,17 +72,22 @@ class _Beat:
 class BeatDetector:
     """Detection energy at a fixed rate -> R peaks: adaptive thresholds and search-back (Pan and Tompkins 1985).
 
-    Works on local maxima, so the cut of the input does not matter.
+    Three seconds without a beat, it learns its thresholds anew from the last two: neither an artefact nor a
+    change of leads blinds it for longer, and noise alone teaches it nothing. Works on local maxima, so the
+    cut of the input does not matter.
     """
 
     def __init__(self, rate_hz: float) -> None:
         self._refractory = round(_REFRACTORY_S * rate_hz)
         self._look = round(_LOOK_S * rate_hz)
         self._t_wave = round(_T_WAVE_S * rate_hz)
+        self._learn_span = round(_LEARN_S * rate_hz)
+        self._relearn_after = round(_RELEARN_S * rate_hz)
         self._usual_interval = rate_hz
-        self._warm_up = round(_WARM_UP_S * rate_hz)
-        self._held: Energy = np.empty(0)
-        self._held_from = 0
+        self._held: Energy = np.zeros(self._learn_span)
+        self._held_from = -self._learn_span
+        self._done = 0
+        self._peaks: deque[tuple[int, float]] = deque()
         self._signal: float | None = None
         self._noise = 0.0
         self._last: int | None = None
@@ -87,28 +98,57 @@ class BeatDetector:
     def feed(self, energy: Energy) -> Iterator[_Beat]:
         """Beats that are certain once these samples are known."""
         self._held = np.concatenate([self._held, energy])
-        if self._signal is None and len(self._held) >= self._warm_up:
-            first = self._held[: self._warm_up]
-            self._signal, self._noise = float(first.max()), float(np.median(first))
-        if self._signal is not None and len(self._held) > 2 * self._look:
-            yield from self._scan()
+        for at in self._maxima():
+            yield from (_Beat(beat, at + self._look) for beat in self._judge(at, self._energy_at(at)))
+        before = max(self._done - self._learn_span - self._look, self._held_from)
+        self._held, self._held_from = self._held[before - self._held_from :], before
 
-    def _scan(self) -> Iterator[_Beat]:
-        look = self._look
-        around = np.lib.stride_tricks.sliding_window_view(self._held, 2 * look + 1)
-        middle = self._held[look:-look]
+    def _energy_at(self, at: int) -> float:
+        return float(self._held[at - self._held_from])
+
+    def _maxima(self) -> list[int]:
+        """New samples that are larger than all around them within `look`."""
+        first, look = self._done - self._look - self._held_from, self._look
+        part = self._held[max(first, 0) :]
+        if len(part) <= 2 * look:
+            return []
+        around = np.lib.stride_tricks.sliding_window_view(part, 2 * look + 1)
+        middle = part[look:-look]
         peaks = np.flatnonzero((middle == around.max(axis=1)) & (middle > around[:, :look].max(axis=1)))
-        for peak in peaks.tolist():
-            at = self._held_from + look + peak
-            known_at = max(at + look, self._warm_up)
-            yield from (_Beat(beat, known_at) for beat in self._judge(at, float(middle[peak])))
-        self._held = self._held[len(middle) :]
-        self._held_from += len(middle)
+        begin = self._held_from + max(first, 0) + look
+        self._done = begin + len(middle)
+        return [begin + peak for peak in peaks.tolist()]
 
     def _judge(self, at: int, height: float) -> Iterator[int]:
+        self._peaks.append((at, height))
+        while self._peaks[0][0] <= at - self._learn_span:
+            self._peaks.popleft()
+        if self._is_blind(at):
+            yield from self._learn(at)
+            return
         if self._missed and self._last is not None and at - self._last > 1.66 * self._usual_interval:
             yield from self._search_back(*self._missed)
-        if self._last is not None and at - self._last < self._refractory:
+        yield from self._consider(at, height)
+
+    def _is_blind(self, at: int) -> bool:
+        if self._signal is None or self._last is None:
+            return at >= self._learn_span
+        return at - self._last > self._relearn_after
+
+    def _learn(self, at: int) -> Iterator[int]:
+        """Thresholds from the last peaks, and the beats among these; nothing where no peak stands out."""
+        quiet = float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 25))
+        largest = max(height for _, height in self._peaks)
+        if largest < max(_LEAST_ENERGY, _LEAST_CONTRAST * quiet):
+            return
+        self._signal = float(np.median([height for _, height in self._peaks if height > 0.5 * largest]))
+        self._noise, self._missed = quiet, None
+        self._intervals.clear()
+        for peak in tuple(self._peaks):
+            yield from self._consider(*peak)
+
+    def _consider(self, at: int, height: float) -> Iterator[int]:
+        if self._signal is None or (self._last is not None and at - self._last < self._refractory):
             return
         if height > self._threshold(0.3) and not self._is_t_wave(at, height):
             yield self._accept(at, height)
@@ -130,7 +170,7 @@ class BeatDetector:
         return self._noise + share * (self._signal - self._noise)
 
     def _accept(self, at: int, height: float) -> int:
-        """An artefact may not lift the threshold for good: a peak counts as twice the usual at most."""
+        """An artefact lifts the threshold by an eighth at most: a peak counts as twice the usual."""
         assert self._signal is not None
         self._signal += 0.125 * (min(height, 2 * self._signal) - self._signal)
         if self._last is not None:
@@ -145,46 +185,71 @@ class Monitor:
 
     def __init__(self, rate_hz: float) -> None:
         self._rate_hz = rate_hz
+        self._lag = round(LAG_S * rate_hz)
+        self._delay = (_qrs_taps(rate_hz).shape[1] + _mean_taps(rate_hz).shape[1]) // 2 - 1
         self._expected: int | None = None
-
-    def feed(self, chunk: Chunk) -> Iterator[Vitals]:
-        """The seconds whose beats are final."""
-        if chunk.start != self._expected:
-            self._restart(chunk.start)
-        self._expected = chunk.end
-        self._certain.extend(self._detector.feed(self._energy(chunk.samples_mv)))
-        while (self._tick + LAG_S) * self._rate_hz <= chunk.end:
-            yield self._vitals(float(self._tick))
-            self._tick += 1
+        self._restart(0)
 
     def _restart(self, start: int) -> None:
         self._band = PolyphaseFir(_qrs_taps(self._rate_hz))
         self._smooth = PolyphaseFir(_mean_taps(self._rate_hz))
         self._detector = BeatDetector(self._rate_hz)
+        self._last_mv: Samples = np.zeros((len(LEADS), 1), np.float32)
         self._certain: deque[_Beat] = deque()
         self._recent: deque[float] = deque()
         self._origin = start
         self._tick = int(start / self._rate_hz) + 1
 
-    def _energy(self, samples_mv: Samples) -> Energy:
-        """The size of the QRS band over all leads that are there, smoothed over the length of a complex."""
-        band = np.abs(self._band.feed(np.nan_to_num(samples_mv)))
-        return self._smooth.feed(band.sum(axis=0, keepdims=True))[0].astype(np.float64)
+    def feed(self, chunk: Chunk) -> Iterator[tuple[int, Vitals]]:
+        """The seconds whose beats are final, each behind the index of the sample that made them so."""
+        if chunk.start != self._expected:
+            yield from self.flush()
+            self._restart(chunk.start)
+        self._expected = chunk.end
+        self._detect(self._band.feed(self._filled(chunk.samples_mv)))
+        while self._known_at(self._tick) <= chunk.end:
+            yield self._known_at(self._tick), self._vitals(float(self._tick), self._known_at(self._tick))
+            self._tick += 1
 
-    def _vitals(self, at_s: float) -> Vitals:
-        beats_s = tuple(self._take(round((at_s + LAG_S) * self._rate_hz) - self._filter_delay - self._origin))
+    def flush(self) -> Iterator[tuple[int, Vitals]]:
+        """The beats that were still in the filters, at a gap or at the end."""
+        if self._expected is None:
+            return
+        self._detect(self._band.flush())
+        tail = self._smooth.flush()[0].astype(np.float64)
+        silence = np.zeros(round(_LOOK_S * self._rate_hz))
+        self._certain.extend(self._detector.feed(np.concatenate([tail, silence])))
+        known_at = self._expected + self._lag + self._delay
+        if self._certain:
+            yield known_at, self._vitals(self._expected / self._rate_hz, known_at + self._lag)
+        self._expected = None
+
+    def _known_at(self, tick: int) -> int:
+        return round(tick * self._rate_hz) + self._lag
+
+    def _filled(self, samples_mv: Samples) -> Samples:
+        """Without NaN: a lead keeps its last value, so that losing contact makes no edge."""
+        whole = np.concatenate([self._last_mv, samples_mv], axis=1)
+        seen = np.where(np.isnan(whole), 0, np.arange(whole.shape[1]))
+        filled = np.take_along_axis(whole, np.maximum.accumulate(seen, axis=1), axis=1)
+        self._last_mv = filled[:, -1:]
+        return filled[:, 1:]
+
+    def _detect(self, band: Samples) -> None:
+        """The energy of the QRS band over all leads, smoothed over the length of a complex, to the detector."""
+        energy = self._smooth.feed(np.abs(band).sum(axis=0, keepdims=True))
+        self._certain.extend(self._detector.feed(energy[0].astype(np.float64)))
+
+    def _vitals(self, at_s: float, known_at: int) -> Vitals:
+        beats_s = tuple(self._take(known_at - self._delay - self._origin))
         self._recent.extend(beats_s)
         while self._recent and self._recent[0] <= at_s - _RECENT_S:
             self._recent.popleft()
-        return Vitals(at_s, _heart_rate(list(self._recent), at_s), beats_s)
+        return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), beats_s)
 
     def _take(self, known_by: int) -> Iterator[float]:
         while self._certain and self._certain[0].known_at < known_by:
             yield (self._origin + self._certain.popleft().at) / self._rate_hz
-
-    @property
-    def _filter_delay(self) -> int:
-        return (_qrs_taps(self._rate_hz).shape[1] + _mean_taps(self._rate_hz).shape[1]) // 2 - 1
 
 
 def _heart_rate(beats_s: list[float], at_s: float) -> float | None:

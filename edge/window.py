@@ -23,9 +23,14 @@ class Window:
     """[12, n]; NaN where a lead is absent or off."""
 
     @property
+    def end(self) -> int:
+        """Index of the sample after the last."""
+        return self.start + self.samples_mv.shape[1]
+
+    @property
     def end_s(self) -> float:
         """Stream time after the last sample."""
-        return (self.start + self.samples_mv.shape[1]) / self.rate_hz
+        return self.end / self.rate_hz
 
 
 class Resample:
@@ -36,6 +41,7 @@ class Resample:
         self._resampler: Resampler | None = None
         self._expected: tuple[int, float, tuple[str, ...]] | None = None
         self._out: int | None = None
+        self._skip = 0
 
     def feed(self, chunk: Chunk) -> Iterator[Chunk]:
         """What this chunk completes; after a gap first what was still inside the filter."""
@@ -53,12 +59,17 @@ class Resample:
         self._resampler, self._expected = None, None
 
     def _restart(self, chunk: Chunk) -> None:
-        """A gap too short to show at the lower rate still leaves one sample out, so that no window closes over it."""
+        """A gap too short to show at the lower rate costs a sample or two after it, so that no window closes over it."""
         begun = round(chunk.start / chunk.rate_hz * self._to_hz)
-        self._out = begun if self._out is None else max(begun, self._out + 1)
+        earliest = begun if self._out is None else self._out + 1
+        self._skip = max(earliest - begun, 0)
+        self._out = begun + self._skip
         self._resampler = Resampler(chunk.rate_hz, self._to_hz)
 
     def _emit(self, samples: Samples) -> Iterator[Chunk]:
+        skipped = min(self._skip, samples.shape[1])
+        self._skip -= skipped
+        samples = samples[:, skipped:]
         if samples.size:
             assert self._out is not None and self._expected is not None
             yield Chunk(self._out, self._to_hz, LEADS, to_standard_leads(samples, self._expected[2]))

@@ -17,6 +17,9 @@ else:
 
 DEFAULT_FINDINGS = Path(__file__).parent / "shipped" / "findings.toml"
 
+TECHNICAL = "no_usable_signal"
+"""The finding of the technical alert: the model abstains, and silence must never be taken for health."""
+
 _ABBREVIATIONS = {"av", "ecg", "st", "t", "qt", "af", "vt", "vf", "wpw"}
 
 
@@ -47,6 +50,13 @@ class Finding(BaseModel):
         if unknown:
             raise ValueError(f"unknown lead {unknown[0]!r}; allowed are {' '.join(LEADS)}")
         return leads
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == TECHNICAL:
+            raise ValueError(f"{TECHNICAL!r} is the name of the technical alert; choose another")
+        return name
 
     @model_validator(mode="after")
     def _hysteresis(self) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -21,6 +22,12 @@ HALF_LENGTH_S = 0.1
 
 _KAISER_BETA = 4.0
 _MAX_PHASES = 4096
+_FINEST = 1_000_000
+_SPELLINGS = {lead.upper(): lead for lead in LEADS}
+_SPELLINGS |= {f"{before}{n}": lead for before in ("ML", "D", "L", "") for n, lead in (("1", "I"), ("2", "II"), ("3", "III"))}
+_SPELLINGS |= {f"{before}{lead}": lead for before in ("ML", "D") for lead in ("I", "II", "III")}
+_SPELLINGS |= {f"{before}{n}": f"V{n}" for before in ("MV", "C") for n in range(1, 7)}
+
 _LIMB_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
 
@@ -45,19 +52,25 @@ def derive_limb_leads(standard_mv: Samples, measured: Sequence[str] = ()) -> Sam
     return standard_mv
 
 
+def standard_lead(name: str) -> str | None:
+    """`ECG Lead aVR`, `avr`, `MLII`, `DII` -> the name in `LEADS`; None where it names no lead of the twelve."""
+    bare = re.sub(r"(?i)\b(ecg|ekg|lead)\b", "", name.replace("_", " ").replace("-", " "))
+    return _SPELLINGS.get(re.sub(r"\s+", "", bare).upper())
+
+
 def ratio(rate_hz: float, to_hz: float) -> Fraction:
-    """Input samples per output sample, as a fraction whose error stays under 0.3 ms an hour."""
-    return (Fraction(rate_hz) / Fraction(to_hz)).limit_denominator(_MAX_PHASES)
+    """Input samples per output sample, as a fraction whose error stays under 0.01 ms an hour."""
+    return (Fraction(rate_hz) / Fraction(to_hz)).limit_denominator(_FINEST)
 
 
 @lru_cache(maxsize=32)
 def phase_taps(rate_hz: float, to_hz: float) -> npt.NDArray[np.float64]:
     """One row of taps for each phase, [phases, taps]: a Kaiser-windowed sinc, each row summing to one.
 
-    Row p weighs the inputs from `half` before to `half` after an output that lies p / phases
-    behind an input sample.
+    Row p weighs the inputs from `half` before to `half` after an output that lies p / phases behind an
+    input sample. An odd ratio of rates has more phases than are kept: the nearest before serves.
     """
-    phases = ratio(rate_hz, to_hz).denominator
+    phases = min(ratio(rate_hz, to_hz).denominator, _MAX_PHASES)
     half = int(np.ceil(HALF_LENGTH_S * rate_hz))
     cutoff_hz = min(CUTOFF_HZ, 0.42 * rate_hz, 0.42 * to_hz)
     offset = np.arange(-half, half + 1) - np.arange(phases)[:, None] / phases
@@ -69,9 +82,9 @@ def phase_taps(rate_hz: float, to_hz: float) -> npt.NDArray[np.float64]:
 class PolyphaseFir:
     """A polyphase FIR filter that keeps its state: the cut of the input never changes a bit of the output.
 
-    `taps` is [phases, odd number of taps], centred; `step` is input samples per output sample, with
-    `phases` as its denominator. The first and the last sample stand for the unseen neighbours beyond the
-    two ends, so that n samples in give ceil(n / step) out.
+    `taps` is [phases, odd number of taps], centred; `step` is input samples per output sample. The first
+    and the last sample stand for the unseen neighbours beyond the two ends, so that n samples in give
+    ceil(n / step) out.
     """
 
     def __init__(self, taps: npt.NDArray[np.float64], step: Fraction = Fraction(1)) -> None:
@@ -106,7 +119,8 @@ class PolyphaseFir:
         position = np.arange(self._made, stop) * self._down
         first = position // self._up - self._half - self._held_from
         window = self._held[:, first[:, None] + np.arange(self._taps.shape[1])]
-        out = (window * self._taps[position % self._up]).sum(axis=-1)
+        phase = position % self._up * len(self._taps) // self._up
+        out = (window * self._taps[phase]).sum(axis=-1)
         self._made = stop
         self._drop(stop * self._down // self._up - self._half)
         return out.astype(np.float32)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from edge.alarm import TECHNICAL, Alarm, Alert, Rule
+from edge.alarm import Alarm, Alert, Rule
 from edge.score import Scores
-from kernels.findings import Finding
+from kernels.findings import TECHNICAL, Finding
 
 AF = Finding(name="af", prompts=("atrial fibrillation",), priority="medium", raise_at=0.6, clear_at=0.3)
 
@@ -52,7 +54,7 @@ def test_equals_the_rule_written_another_way(ps: list[float | None]) -> None:
         since.append(p)
         last = since[-5:]
         if not active and t >= quiet_until and sum(q >= 0.6 for q in last) >= 3:
-            active = True
+            active, since = True, []
             wanted.append(("raised", t))
         elif active and sum(q < 0.3 for q in last) >= 3:
             active, since, quiet_until = False, [], t + 10
@@ -80,6 +82,21 @@ def test_a_cool_down_keeps_a_flapping_finding_quiet() -> None:
 def test_between_the_two_thresholds_nothing_changes() -> None:
     assert _of(_run([0.9] * 3 + [0.45] * 50), "af") == [("raised", 2)]
     assert _run([0.45] * 50) == []
+
+
+def test_windows_long_ago_do_not_count() -> None:
+    """Two high scores, an hour of abstention, one high score: no alert."""
+    assert _of(_run([0.9, 0.9] + [None] * 3600 + [0.9]), "af") == []
+    assert _of(_run([0.9, 0.9] + [None] * 30 + [0.9]), "af") == [("raised", 32)]
+
+
+def test_what_was_low_before_the_alert_does_not_clear_it() -> None:
+    assert _of(_run([0.9, 0.9, 0.1, 0.1, 0.9, 0.1]), "af") == [("raised", 4)]
+
+
+def test_the_name_of_the_technical_alert_is_reserved() -> None:
+    with pytest.raises(ValidationError, match="choose another"):
+        Finding(name=TECHNICAL, prompts=("x",))
 
 
 def test_a_finding_without_priority_never_alerts() -> None:

@@ -22,7 +22,9 @@ BEATS = set("NLRBAaJSVrFejnE/fQ?")
 def _vitals(chunks: list[Chunk]) -> list[Vitals]:
     stage, monitor = Resample(100.0), Monitor(100.0)
     resampled = [c for chunk in chunks for c in stage.feed(chunk)] + list(stage.flush())
-    return [v for chunk in resampled for v in monitor.feed(chunk)]
+    told = [known for chunk in resampled for known in monitor.feed(chunk)] + list(monitor.flush())
+    assert [at for at, _ in told] == sorted(at for at, _ in told)
+    return [vitals for _, vitals in told]
 
 
 def _beats(chunks: list[Chunk]) -> np.ndarray:
@@ -88,9 +90,43 @@ def test_a_heart_that_stops_has_no_rate_four_seconds_later() -> None:
     assert rates[25.0] is None
 
 
+@pytest.mark.parametrize(
+    "artefact_mv",
+    [
+        np.where(np.arange(250 * 60) > 125, 10.0, 0.0),
+        30.0 * (np.random.default_rng(0).random(250 * 60) - 0.5) * (np.arange(250 * 60) < 250 * 15),
+        np.where(np.arange(250 * 60) % 1000 == 7, np.nan, 5.0),
+    ],
+    ids=["step", "storm", "offset with NaN"],
+)
+def test_an_artefact_blinds_it_for_seconds_not_for_good(artefact_mv: np.ndarray) -> None:
+    samples = (heart(70, 60, 250) + artefact_mv).astype(np.float32)
+    rates = [v.heart_rate_bpm for v in _vitals([Chunk(0, 250.0, LEADS, samples)]) if v.at_s > 25]
+    assert rates == pytest.approx([70] * len(rates), rel=0.05)
+
+
+def test_zeros_before_the_signal_teach_nothing() -> None:
+    samples = np.concatenate([np.zeros((12, 250 * 3), np.float32), heart(70, 20, 250)], axis=1)
+    told = _vitals([Chunk(0, 250.0, LEADS, samples)])
+    assert {v.heart_rate_bpm for v in told if v.at_s <= 3} == {None}
+    assert told[-1].heart_rate_bpm == pytest.approx(70, rel=0.03)
+
+
+def test_eleven_leads_may_go_and_the_rate_comes_back() -> None:
+    samples = heart(70, 60, 250)
+    samples[1:, 250 * 30 :] = np.nan
+    rates = {v.at_s: v.heart_rate_bpm for v in _vitals([Chunk(0, 250.0, LEADS, samples)])}
+    assert rates[40.0] == pytest.approx(70, rel=0.03)
+
+
+def test_every_beat_before_a_gap_is_told() -> None:
+    stretches = [Chunk(250 * 20 * i, 250.0, LEADS, heart(60, 12, 250, seed=i)) for i in range(10)]
+    assert len(_beats(stretches)) == pytest.approx(120, abs=10)
+
+
 def test_vitals_come_each_second_and_begin_anew_after_a_gap() -> None:
     source = Chunk(0, 250.0, LEADS, heart(60, 10, 250))
     later = Chunk(250 * 20, 250.0, LEADS, heart(60, 10, 250))
     told = [v.at_s for v in _vitals([source, later])]
-    assert told == [float(t) for t in [*range(1, 10), *range(21, 30)]]
+    assert told == [float(t) for t in [*range(1, 11), *range(21, 31)]]
     assert LAG_S < 1

@@ -48,6 +48,18 @@ def test_a_gap_shorter_than_a_sample_of_the_model_is_still_a_gap() -> None:
     assert len(_windows([before, after])) == 5
 
 
+def test_many_gaps_do_not_shift_the_time() -> None:
+    """Six hundred single samples lost at 1 kHz: the last window still ends when the stream does."""
+    pieces, start = [], 0
+    for i in range(600):
+        samples = 999 if i < 599 else 10_500
+        pieces.append(Chunk(start, 1000.0, ("II",), np.zeros((1, samples), np.float32)))
+        start += samples + 1
+    windows = _windows(pieces)
+    assert windows[-1].end_s <= start / 1000
+    assert windows[0].start / 100 >= 599.0
+
+
 def test_absent_and_loose_leads_are_nan_and_so_is_what_follows_from_them() -> None:
     source = _source(10)
     loose = Chunk(0, 250.0, ("I", "II", "V2"), source.samples_mv[[0, 1, 7]], lead_off=("I",))

@@ -11,7 +11,7 @@ import numpy as np
 import wfdb
 
 from kernels.findings import ConfigError
-from kernels.signal import to_standard_leads
+from kernels.signal import standard_lead, to_standard_leads
 
 from .records import Recording, read_ptb_xl, read_statements
 from .text import read_prompts
@@ -97,16 +97,13 @@ def _rhythm_windows(path: Path, window_s: float) -> Iterator[Recording]:
     for at, text in zip(notes.sample, notes.aux_note, strict=True):
         if text.startswith("("):
             rhythm[at:] = text.strip("(\0")
-    samples = to_standard_leads(record.p_signal.T.astype(np.float32), [_MIT_LEADS.get(n, n) for n in record.sig_name])
+    samples = to_standard_leads(record.p_signal.T.astype(np.float32), [standard_lead(name) or name for name in record.sig_name])
     step = round(window_s * record.fs)
     for start in range(0, record.sig_len - step + 1, step):
         names, counts = np.unique(rhythm[start : start + step], return_counts=True)
         code = str(names[counts.argmax()])
         part = samples[:, start : start + step]
         yield Recording(f"{path.name}+{start}", part, float(record.fs), "", (code,), (), path.name, 0)
-
-
-_MIT_LEADS = {"MLII": "II"}
 
 
 def _rhythm_task(**codes: str) -> Callable[[Path], list[Task]]:

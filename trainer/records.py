@@ -12,9 +12,7 @@ import numpy as np
 import wfdb
 
 from kernels.findings import ConfigError
-from kernels.signal import LEADS, Samples, to_standard_leads
-
-_UPPER = {lead.upper(): lead for lead in LEADS}
+from kernels.signal import Samples, standard_lead, to_standard_leads
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ def _read_machine_statements(path: Path) -> dict[int, tuple[str, ...]]:
 
 def _read_record(root: Path, row: dict[str, str], machine: tuple[str, ...]) -> Recording:
     record = wfdb.rdrecord(str(root / row["filename_lr"]))
-    leads = [_UPPER[name.upper()] for name in record.sig_name]
+    leads = [standard_lead(name) or name for name in record.sig_name]
     return Recording(
         id=row["ecg_id"],
         samples_mv=to_standard_leads(record.p_signal.T.astype(np.float32), leads),

@@ -1,19 +1,17 @@
-"""The noun that every decoder emits, and the spelling of its lead names."""
+"""The noun that every decoder emits, and the names of its leads."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kernels.findings import ConfigError
-from kernels.signal import LEADS, Samples
+from kernels.signal import LEADS, Samples, standard_lead
 
-_SPELLINGS = {lead.upper(): lead for lead in LEADS} | {"ML1": "I", "MLI": "I", "ML2": "II", "MLII": "II", "ML3": "III", "MLIII": "III"}
-_SPELLINGS |= {"D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "III", "L1": "I", "L2": "II", "L3": "III"}
-_SPELLINGS |= {f"MV{n}": f"V{n}" for n in range(1, 7)} | {f"C{n}": f"V{n}" for n in range(1, 7)} | {"1": "I", "2": "II", "3": "III"}
+LEFT_OUT = "-"
+"""The name of a signal that is no lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,33 +40,30 @@ class Chunk:
         return np.where(off[:, None], np.float32(np.nan), self.samples_mv)
 
 
-def standard_lead(name: str) -> str | None:
-    """`ECG Lead aVR`, `avr`, `MLII`, `DII` -> the name in `LEADS`; None where it names no lead of the twelve."""
-    bare = re.sub(r"(?i)\b(ecg|ekg|lead)\b", "", name.replace("_", " ").replace("-", " "))
-    return _SPELLINGS.get(re.sub(r"\s+", "", bare).upper())
-
-
 def name_leads(found: Sequence[str], given: Sequence[str] = ()) -> tuple[str, ...]:
     """The lead of each signal: what the operator gave, else what the names say; other signals keep their name.
 
-    Raises ConfigError where no signal is a known lead, or `given` does not fit.
+    Raises ConfigError where no signal is a known lead, a lead stands twice, or `given` does not fit.
     """
-    if given:
-        return _given_leads(found, given)
-    names = tuple(standard_lead(name) or name for name in found)
+    names = tuple(_given_leads(found, given) if given else (standard_lead(name) or name for name in found))
     known = [name for name in names if name in LEADS]
     if not known:
-        raise ConfigError(f"no known lead among the signals {', '.join(found)}; name them in order, for example --leads I")
+        raise ConfigError(f"no known lead among the signals {_list(given or found)}; name them in order, for example --leads I")
     twice = [name for name in known if known.count(name) > 1]
     if twice:
-        raise ConfigError(f"lead {twice[0]} stands twice among the signals {', '.join(found)}; name them in order with --leads")
+        raise ConfigError(f"lead {twice[0]} stands twice among the signals {_list(given or found)}; name each once, in order, by --leads")
     return names
 
 
-def _given_leads(found: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+def _given_leads(found: Sequence[str], given: Sequence[str]) -> Iterator[str]:
     if len(given) != len(found):
-        raise ConfigError(f"--leads names {len(given)} leads, but there are {len(found)} signals: {', '.join(found)}")
+        raise ConfigError(f"--leads names {len(given)} leads, but there are {len(found)} signals: {_list(found)}")
     for name in given:
-        if name != "-" and standard_lead(name) is None:
+        if name != LEFT_OUT and standard_lead(name) is None:
             raise ConfigError(f"--leads: unknown lead {name!r}; allowed are {' '.join(LEADS)}, and - for a signal to leave out")
-    return tuple(standard_lead(name) or name for name in given)
+        yield standard_lead(name) or LEFT_OUT
+
+
+def _list(names: Sequence[str]) -> str:
+    text = ", ".join(names)
+    return text if len(text) < 80 else text[:77] + "..."
