@@ -21,8 +21,8 @@ LAG_S = 0.6
 
 _LEAST_ENERGY = 0.01
 """In mV over all leads: a QRS complex of a tenth of a millivolt in one lead has more."""
-_LEAST_CONTRAST = 3.5
-"""Of the largest peak to the quiet quarter of the time around it: noise in one lead seldom, in several never reaches it."""
+_LEAST_CONTRAST = 4.0
+"""Of the largest peak to the quietest tenth of the time: noise seldom reaches it in one lead and not in several."""
 
 _REFRACTORY_S = 0.2
 _T_WAVE_S = 0.36
@@ -137,7 +137,7 @@ class BeatDetector:
 
     def _learn(self, at: int) -> Iterator[int]:
         """Thresholds from the last peaks, and the beats among these; nothing where no peak stands out."""
-        quiet = float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 25))
+        quiet = float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 10))
         largest = max(height for _, height in self._peaks)
         if largest < max(_LEAST_ENERGY, _LEAST_CONTRAST * quiet):
             return

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples, standard_lead
@@ -38,6 +39,13 @@ class Chunk:
             return self.samples_mv
         off = np.array([lead in self.lead_off for lead in self.leads])
         return np.where(off[:, None], np.float32(np.nan), self.samples_mv)
+
+
+def finite(samples_mv: npt.NDArray[np.float64]) -> Samples:
+    """As float32, NaN for whatever is not finite there."""
+    with np.errstate(over="ignore"):
+        samples = samples_mv.astype(np.float32)
+    return np.where(np.isfinite(samples), samples, np.float32(np.nan))
 
 
 def name_leads(found: Sequence[str], given: Sequence[str] = ()) -> tuple[str, ...]:
