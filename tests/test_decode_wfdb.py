@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge.decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, parse_header
 from edge.transport.file import open_recording
 from kernels.findings import ConfigError
+from kernels.signal import standard_lead
 
 from .conftest import EXCERPT
 
@@ -108,7 +109,15 @@ def test_the_excerpt_has_lead_II_under_its_mit_bih_name() -> None:
         ("r 2 250\nr.dat 16 200 12 0 0 0 0 I", "promises 2 signals"),
         ("r 1 250\nnonsense", "not a WFDB signal line"),
         ("r 1 0\nr.dat 16 200 12 0 0 0 0 I", "must be positive"),
-        ("r 1 250\nr.dat 16 200/mmHg 12 0 0 0 0 ABP", "is no voltage"),
+        ("r 1 -360\nr.dat 16 200 12 0 0 0 0 I", "must be positive"),
+        ("r 1 250abc\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of '250abc'"),
+        ("r 1 nan\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of 'nan'"),
+        ("r 1 1e400\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of '1e400'"),
+        ("r 1 250 1e3\nr.dat 16 200 12 0 0 0 0 I", "number of samples of '1e3'"),
+        ("r 1 250\nr.dat 16 abc 12 0 0 0 0 I", "gain of 'abc'"),
+        ("r 1 250\nr.dat 16 200(x)/mV 12 0 0 0 0 I", "baseline of 'x'"),
+        ("r 1 250\nr.dat 16 200 12 1e20 0 0 0 I", "ADC zero of '1e20'"),
+        ("r 1 250\n../r.dat 16 200 12 0 0 0 0 I", "with a folder"),
     ],
 )
 def test_a_header_that_is_none_says_so(text: str, words: str) -> None:
@@ -119,6 +128,33 @@ def test_a_header_that_is_none_says_so(text: str, words: str) -> None:
 def test_unknown_leads_ask_for_their_names() -> None:
     with pytest.raises(ConfigError, match="--leads I"):
         WfdbDecoder(parse_header("r 1 250\nr.dat 16 200 12 0 0 0 0 ECG"))
+
+
+def test_a_pressure_beside_an_ecg_is_left_out() -> None:
+    decoder = WfdbDecoder(parse_header("r 2 250 2\nr.dat 16 200/mmHg 16 0 0 0 0 ABP\nr.dat 16 200/mV 16 0 0 0 0 II"))
+    (chunk,) = decoder.feed(np.zeros(4, "<i2").tobytes())
+    assert chunk.leads[1] == "II"
+    assert standard_lead(chunk.leads[0]) is None
+
+
+@pytest.mark.parametrize("leads", [(), ("I",)])
+def test_samples_without_a_unit_are_refused_even_when_named(leads: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"I in NU|unit of voltage"):
+        WfdbDecoder(parse_header("r 1 250 2\nr.dat 16 200/NU 16 0 0 0 0 I"), leads)
+
+
+@pytest.mark.parametrize("damage", ["segment", "format", "length", "file"])
+def test_what_the_library_cannot_read_is_one_line(tmp_path: Path, damage: str) -> None:
+    texts = {
+        "segment": "r/2 1 250 1000\na 500\nnonsense\n",
+        "format": "r 1 250 1000\nr.dat 99 200 12 0 0 0 0 I\n",
+        "length": "r 1 250\nr.dat 508 200 12 0 0 0 0 I\n",
+        "file": "r 1 250 1000\ngone.dat 508 200 12 0 0 0 0 I\n",
+    }
+    (tmp_path / "r.hea").write_text(texts[damage])
+    (tmp_path / "r.dat").write_bytes(b"no FLAC")
+    with pytest.raises(ConfigError, match="the wfdb package cannot read it"):
+        list(open_recording(tmp_path / "r").chunks())
 
 
 def test_formats_for_the_library_are_told_apart_from_errors() -> None:
@@ -137,6 +173,7 @@ def test_what_we_do_not_read_the_library_reads(tmp_path: Path) -> None:
     for i, name in enumerate(("a.dat", "b.dat")):
         (tmp_path / name).write_bytes(data[:, i].tobytes())
     lines = header.read_text().splitlines()
+    lines[1], samples[:, 0] = lines[1].replace("/mV", "/uV"), samples[:, 0] / 1000
     header.write_text("\n".join([lines[0], lines[1].replace("two.dat", "a.dat"), lines[2].replace("two.dat", "b.dat")]) + "\n")
     (chunk,) = open_recording(header).chunks()
     assert chunk.leads == ("I", "V2")

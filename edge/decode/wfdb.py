@@ -5,25 +5,29 @@ Source: the WFDB Applications Guide, header(5) and signal(5).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.findings import ConfigError
+from kernels.signal import LEADS
 
-from .chunk import Chunk, name_leads
+from .chunk import LEFT_OUT, Chunk, finite, name_leads
 
 Digits = npt.NDArray[np.int32]
 
-_RECORD = re.compile(r"(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<signals>\d+)(?:\s+(?P<rate>[\d.eE+]+))?(?:\S*)?(?:\s+(?P<samples>\d+))?")
-_FORMAT = re.compile(r"(?P<code>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?$")
-_GAIN = re.compile(r"(?P<gain>[-\d.eE+]+)(?:\((?P<baseline>-?\d+)\))?(?:/(?P<unit>\S+))?$")
-_PER_MV = {"mV": 1.0, "uV": 1e3, "V": 1e-3, "nV": 1e6}
+_FORMAT = re.compile(r"(?P<code>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?")
+_GAIN = re.compile(r"(?P<gain>[^(/]+)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<unit>\S+))?")
+_UNITS_IN_A_MV = {"mv": 1.0, "uv": 1e3, "\N{MICRO SIGN}v": 1e3, "v": 1e-3, "nv": 1e6}
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
+_FASTEST_HZ = 100_000.0
+_LARGEST = 2.0**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Signal:
     """Digits per mV."""
     baseline: int
     name: str
+    is_voltage: bool = True
+    """False for a pressure, or samples without a unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,44 +63,86 @@ class UnsupportedFormat(ConfigError):
 def parse_header(text: str) -> Header:
     """Raises ConfigError for text that is no header, UnsupportedFormat for one that the wfdb package may read."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    first = _RECORD.match(lines[0]) if lines else None
-    if first is None:
+    fields = lines[0].split() if lines else []
+    if len(fields) < 2:
         raise ConfigError("not a WFDB header: its first line must read `name signals rate samples`")
-    if first["segments"]:
+    name, _, segments = fields[0].partition("/")
+    if segments:
         raise UnsupportedFormat("it has several segments")
-    count = int(first["signals"])
+    if not fields[1].isdecimal():
+        raise ConfigError("not a WFDB header: its first line must read `name signals rate samples`")
+    count = int(fields[1])
     if count == 0 or len(lines) < 1 + count:
-        raise ConfigError(f"the header promises {count} signals and describes {len(lines) - 1}; the record has no signal to read")
+        raise ConfigError(f"the header promises {count} signals and describes {len(lines) - 1}; there is no signal to read")
+    samples = _whole_number(fields[3], "number of samples") if len(fields) > 3 else None
     signals = tuple(_parse_signal(line) for line in lines[1 : 1 + count])
-    samples = int(first["samples"]) if first["samples"] else None
-    rate_hz = float(first["rate"]) if first["rate"] else _DEFAULT_RATE_HZ
-    if rate_hz <= 0:
-        raise ConfigError(f"the header gives a rate of {rate_hz} Hz; it must be positive")
-    return Header(first["name"], rate_hz, samples or None, signals)
+    return Header(name, _rate(fields[2]) if len(fields) > 2 else _DEFAULT_RATE_HZ, samples or None, signals)
+
+
+def _rate(field: str) -> float:
+    """The frame rate, which a counter rate may follow behind a slash."""
+    rate_hz = _decimal(field.partition("/")[0], "sampling rate")
+    if not 0 < rate_hz <= _FASTEST_HZ:
+        raise ConfigError(f"the header gives a rate of {rate_hz:g} Hz; it must be positive and at most {_FASTEST_HZ:g} Hz")
+    return rate_hz
 
 
 def _parse_signal(line: str) -> Signal:
     fields = line.split(maxsplit=8)
-    form = _FORMAT.match(fields[1]) if len(fields) > 1 else None
+    form = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
     if form is None:
         raise ConfigError(f"not a WFDB signal line: {line!r}")
     if int(form["per_frame"] or 1) != 1 or int(form["skew"] or 0):
         raise UnsupportedFormat("its signals differ in rate or are skewed")
-    gain, baseline = _parse_gain(fields)
-    return Signal(fields[0], int(form["code"]), int(form["offset"] or 0), gain, baseline, fields[8] if len(fields) > 8 else "ECG")
+    if PurePath(fields[0]).name != fields[0]:
+        raise ConfigError(f"the header names the signal file {fields[0]!r} with a folder; put both into one folder")
+    gain, baseline, unit = _parse_gain(fields)
+    units_in_a_mv = mv_scale(unit)
+    name = fields[8] if len(fields) > 8 else "ECG"
+    if units_in_a_mv is None:
+        return Signal(fields[0], int(form["code"]), int(form["offset"] or 0), gain, baseline, f"{name} in {unit}", is_voltage=False)
+    return Signal(fields[0], int(form["code"]), int(form["offset"] or 0), gain * units_in_a_mv, baseline, name)
 
 
-def _parse_gain(fields: Sequence[str]) -> tuple[float, int]:
-    """Digits per mV, and the digit of 0 mV (the ADC zero where the header gives no baseline)."""
-    field = _GAIN.match(fields[2]) if len(fields) > 2 else None
-    adc_zero = int(fields[4]) if len(fields) > 4 else 0
+def _parse_gain(fields: Sequence[str]) -> tuple[float, int, str]:
+    """Digits per unit, the digit of zero (the ADC zero where the header gives no baseline), and the unit."""
+    adc_zero = _integer(fields[4], "ADC zero") if len(fields) > 4 else 0
+    field = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
+    if len(fields) > 2 and field is None:
+        raise ConfigError(f"the header gives a gain of {fields[2]!r}; it must read like 200(1024)/mV")
     if field is None:
-        return _DEFAULT_GAIN, adc_zero
-    unit = field["unit"] or "mV"
-    if unit not in _PER_MV:
-        raise ConfigError(f"signal unit {unit!r} is no voltage; allowed are {', '.join(_PER_MV)}")
-    gain = (float(field["gain"]) or _DEFAULT_GAIN) * _PER_MV[unit]
-    return gain, adc_zero if field["baseline"] is None else int(field["baseline"])
+        return _DEFAULT_GAIN, adc_zero, "mV"
+    gain = _decimal(field["gain"], "gain") or _DEFAULT_GAIN
+    baseline = adc_zero if field["baseline"] is None else _integer(field["baseline"], "baseline")
+    return gain, baseline, field["unit"] or "mV"
+
+
+def mv_scale(unit: str) -> float | None:
+    """How many of this unit are a millivolt; None where it is no voltage."""
+    return _UNITS_IN_A_MV.get(unit.casefold())
+
+
+def _decimal(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not abs(value) < _LARGEST:
+        raise ConfigError(f"the header gives a {what} of {text!r}; it must be a number")
+    return value
+
+
+def _integer(text: str, what: str) -> int:
+    value = _decimal(text, what)
+    if value != int(value):
+        raise ConfigError(f"the header gives a {what} of {text!r}; it must be a whole number")
+    return int(value)
+
+
+def _whole_number(text: str, what: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"the header gives a {what} of {text!r}; it must be a whole number")
+    return int(text)
 
 
 def _whole(data: bytes, kind: str, signals: int) -> tuple[Digits, int]:
@@ -126,23 +174,35 @@ def _read_212(data: bytes, signals: int) -> tuple[Digits, int]:
     return ((pair ^ 0x800) - 0x800).reshape(-1, signals), blocks * size
 
 
-_READERS: dict[int, tuple[Callable[[bytes, int], tuple[Digits, int]], int | None]] = {
-    16: (lambda data, signals: _whole(data, "<i2", signals), -32768),
-    61: (lambda data, signals: _whole(data, ">i2", signals), -32768),
-    32: (lambda data, signals: _whole(data, "<i4", signals), -(2**31)),
-    24: (_read_24, -(2**23)),
-    80: (_read_80, -128),
-    212: (_read_212, -2048),
+@dataclass(frozen=True, slots=True)
+class _Format:
+    read: Callable[[bytes, int], tuple[Digits, int]]
+    invalid: int
+    """The digit that means an invalid sample."""
+    bits: int
+
+
+_FORMATS = {
+    16: _Format(lambda data, signals: _whole(data, "<i2", signals), -32768, 16),
+    61: _Format(lambda data, signals: _whole(data, ">i2", signals), -32768, 16),
+    32: _Format(lambda data, signals: _whole(data, "<i4", signals), -(2**31), 32),
+    24: _Format(_read_24, -(2**23), 24),
+    80: _Format(_read_80, -128, 8),
+    212: _Format(_read_212, -2048, 12),
 }
-"""Format code -> how to read it, and the digit that means an invalid sample."""
-
-
-_BITS = {16: 16, 61: 16, 32: 32, 24: 24, 80: 8, 212: 12}
 
 
 def frame_bytes(header: Header) -> float:
     """Bytes of one sample of every signal, for a header that `WfdbDecoder` takes."""
-    return _BITS[header.signals[0].code] * len(header.signals) / 8
+    return _FORMATS[header.signals[0].code].bits * len(header.signals) / 8
+
+
+def voltage_leads(leads: Sequence[str], is_voltage: Sequence[bool]) -> tuple[str, ...]:
+    """The leads, without signals that are no voltage. Raises ConfigError where none remains."""
+    kept = tuple(lead if voltage else LEFT_OUT for lead, voltage in zip(leads, is_voltage, strict=True))
+    if not any(lead in LEADS for lead in kept):
+        raise ConfigError("none of its leads is in a unit of voltage, so its size in mV is unknown; give a record in mV, uV or V")
+    return kept
 
 
 class WfdbDecoder:
@@ -151,15 +211,15 @@ class WfdbDecoder:
     def __init__(self, header: Header, leads: Sequence[str] = ()) -> None:
         """Raises UnsupportedFormat where the signals need the wfdb package, ConfigError where no lead is known."""
         codes = {signal.code for signal in header.signals}
-        if len({signal.file for signal in header.signals}) > 1 or len(codes) > 1 or not codes <= _READERS.keys():
+        if len({signal.file for signal in header.signals}) > 1 or len(codes) > 1 or not codes <= _FORMATS.keys():
             raise UnsupportedFormat(f"its signals are stored in format {', '.join(map(str, sorted(codes)))} or in several files")
-        self._read, self._invalid = _READERS[codes.pop()]
+        self._format = _FORMATS[codes.pop()]
         self._gain = np.array([signal.gain for signal in header.signals])[:, None]
         self._baseline = np.array([signal.baseline for signal in header.signals])[:, None]
         self._skip = header.signals[0].offset
         self._left = header.samples
         self._rate_hz = header.rate_hz
-        self._leads = name_leads([signal.name for signal in header.signals], leads)
+        self._leads = voltage_leads(name_leads([s.name for s in header.signals], leads), [s.is_voltage for s in header.signals])
         self._held = b""
         self._next = 0
 
@@ -168,21 +228,21 @@ class WfdbDecoder:
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         self._held += data[skipped:]
-        digits, used = self._read(self._held, len(self._leads))
+        digits, used = self._format.read(self._held, len(self._leads))
         self._held = self._held[used:]
         yield from self._emit(digits)
 
     def flush(self) -> Iterator[Chunk]:
         """A last frame of an odd number of 12-bit samples, which leaves a triplet open."""
-        digits, _ = self._read(self._held + bytes(3 * len(self._leads)), len(self._leads))
-        if self._read is _read_212 and len(self._held) * 2 // 3 >= len(self._leads):
+        digits, _ = self._format.read(self._held + bytes(3 * len(self._leads)), len(self._leads))
+        if self._format.read is _read_212 and len(self._held) * 2 // 3 >= len(self._leads):
             yield from self._emit(digits[:1])
 
     def _emit(self, digits: Digits) -> Iterator[Chunk]:
         digits = digits[: self._left].T
         if digits.shape[1]:
-            samples = np.where(digits == self._invalid, np.nan, (digits - self._baseline) / self._gain)
-            yield Chunk(self._next, self._rate_hz, self._leads, samples.astype(np.float32))
+            samples = np.where(digits == self._format.invalid, np.nan, (digits - self._baseline) / self._gain)
+            yield Chunk(self._next, self._rate_hz, self._leads, finite(samples))
         self._next += digits.shape[1]
         self._left = None if self._left is None else self._left - digits.shape[1]
 

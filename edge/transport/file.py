@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from kernels.findings import ConfigError
 
-from ..decode.chunk import Chunk, name_leads
+from ..decode.chunk import Chunk, finite, name_leads
 from ..decode.csv import Columns, CsvDecoder
-from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, parse_header
+from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
 
 _SIGNALS = (".hea", ".dat", ".mat")
-_SLICE_S = 60
 
 
 class RecordingFile(Protocol):
@@ -33,7 +34,7 @@ class RecordingFile(Protocol):
         ...
 
     def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """The samples, reading `block` bytes at a time. Raises OSError where the disk fails."""
+        """The samples, about `block` bytes at a time. Raises OSError where the disk fails."""
         ...
 
 
@@ -67,6 +68,8 @@ def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
 
 
 def _open_wfdb(header: Path, columns: Columns, partial: bool) -> RecordingFile:
+    if columns.rate_hz is not None or columns.mv_per_unit != 1.0:
+        raise ConfigError("--rate and --unit are for CSV files; the header of a WFDB record says both, so leave them out")
     text = header.read_text(encoding="utf-8", errors="replace")
     try:
         return WfdbFile(header, text, columns, partial)
@@ -90,13 +93,15 @@ class CsvFile:
         return None
 
     def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
+        """Raises ConfigError, with the path, where leads or rate stay unknown."""
         decoder = CsvDecoder(self.columns)
-        with self.path.open("rb") as file:
-            while data := file.read(block):
-                yield from decoder.feed(data)
-        yield from decoder.flush()
-        if decoder.decoded == 0:
-            raise ConfigError(f"{self.path}: holds no row of numbers; give a WFDB record or a CSV file with a column a lead")
+        try:
+            with self.path.open("rb") as file:
+                while data := file.read(block):
+                    yield from decoder.feed(data)
+            yield from decoder.flush()
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
 
 
 class WfdbFile:
@@ -124,6 +129,7 @@ class WfdbFile:
             )
 
     def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
+        """The samples that the header promises, or as many as there are."""
         decoder = WfdbDecoder(self._header, self._columns.leads)
         with self._signals.open("rb") as file:
             while data := file.read(block):
@@ -139,17 +145,32 @@ class WfdbLibraryFile:
             import wfdb
         except ImportError as error:
             raise ConfigError(f"{reason}; to read it: pip install 'cardiogloss[formats]'") from error
-        self._read = wfdb.rdrecord
+        self._wfdb: Any = wfdb
         self._path = str(header.with_suffix(""))
-        self._columns = columns
-        head = wfdb.rdheader(self._path)
-        self.name: str = header.stem
-        self._rate_hz, self._samples = float(head.fs), int(head.sig_len)
+        self.name = header.stem
+        with _library_errors():
+            head = wfdb.rdheader(self._path)
+            self._rate_hz, self._samples = float(head.fs), int(head.sig_len)
+            first = wfdb.rdrecord(self._path, sampfrom=0, sampto=min(self._samples, 1))
+        scales = [mv_scale(unit) for unit in first.units]
+        self._leads = voltage_leads(name_leads(first.sig_name, columns.leads), [scale is not None for scale in scales])
+        self._mv_per_unit = np.array([math.nan if scale is None else 1 / scale for scale in scales])[:, None]
         self.duration_s: float | None = self._samples / self._rate_hz
 
     def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        step = round(_SLICE_S * self._rate_hz)
+        """About `block` bytes of 16-bit samples at a time."""
+        step = max(block // (2 * len(self._leads)), 1)
         for start in range(0, self._samples, step):
-            record = self._read(self._path, sampfrom=start, sampto=min(start + step, self._samples))
-            leads = name_leads(record.sig_name, self._columns.leads)
-            yield Chunk(start, self._rate_hz, leads, record.p_signal.T.astype(np.float32))
+            with _library_errors():
+                record = self._wfdb.rdrecord(self._path, sampfrom=start, sampto=min(start + step, self._samples))
+            yield Chunk(start, self._rate_hz, self._leads, finite(record.p_signal.T * self._mv_per_unit))
+
+
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """What the package raises over a damaged record, as one line."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"the wfdb package cannot read it ({said}); mend or copy the record again") from error
