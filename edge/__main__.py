@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +27,7 @@ from .alarm import Alert
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
+from .decode.wfdb import FASTEST_HZ, mv_scale
 from .draw import Album, draw, save_picture, to_svg
 from .message import to_message
 from .pipeline import Event, Options
@@ -34,7 +38,7 @@ from .transport.file import RecordingFile, open_recording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-_MV_PER = {"mV": 1.0, "uV": 1e-3, "V": 1e3}
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @app.callback()
@@ -88,9 +92,8 @@ class Outputs:
     def __init__(self, card: Card, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
         self._card, self._name, self._as_json, self._report, self._plot = card, name, as_json, report, plot
         self._summary = Summary()
-        self._album = Album() if report or plot else None
-        for path in (report, plot):
-            _check_writable(path)
+        self._album = Album([f.name for f in card.findings]) if report or plot else None
+        _check_outputs(report, plot)
 
     def add(self, chunk: Chunk | None, events: list[Event], live: bool) -> None:
         """One step of `replay`; alerts are told at once where the replay is paced."""
@@ -129,7 +132,7 @@ class Outputs:
         if self._report:
             self._report.write_text(page(self._name, self._summary, self._card, to_svg(figure)), encoding="utf-8")
         for path in filter(None, (self._plot, self._report)):
-            errors.print(f"wrote {path}", highlight=False, soft_wrap=True)
+            errors.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
@@ -140,26 +143,30 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
 
 
 def _columns(leads: str, rate: float | None, unit: str) -> Columns:
-    if rate is not None and not rate > 0:
-        raise ConfigError(f"--rate {rate:g} must be positive")
+    if rate is not None and not 0 < rate <= FASTEST_HZ:
+        raise ConfigError(f"--rate {rate:g} must be positive and at most {FASTEST_HZ:g}")
     names = tuple(name.strip() for name in leads.split(",")) if leads else ()
     return Columns(names, rate, _mv_per_unit(unit))
 
 
 def _mv_per_unit(unit: str) -> float:
-    if unit in _MV_PER:
-        return _MV_PER[unit]
+    units_in_a_mv = mv_scale(unit)
+    if units_in_a_mv is not None:
+        return 1 / units_in_a_mv
     try:
-        return float(unit)
+        scale = float(unit)
     except ValueError:
-        raise ConfigError(f"--unit {unit!r} is unknown; allowed are {', '.join(_MV_PER)}, or the mV of one unit as a number") from None
+        scale = math.nan
+    if not 0 < abs(scale) < math.inf:
+        raise ConfigError(f"--unit {unit!r} is unknown; allowed are mV, uV, V, or the mV of one unit as a number")
+    return scale
 
 
 def _options(hop_s: float, speed: float | None, card: Card) -> Options:
     if not 1 / card.rate_hz <= hop_s <= card.window_s:
         raise ConfigError(f"--hop {hop_s:g} must lie between {1 / card.rate_hz:g} and the window's {card.window_s:g} s")
-    if speed is not None and not speed > 0:
-        raise ConfigError(f"--speed {speed:g} must be positive; leave it out to go as fast as possible")
+    if speed is not None and not 0.01 <= speed < math.inf:
+        raise ConfigError(f"--speed {speed:g} must be at least 0.01; leave it out to go as fast as possible")
     return Options(hop_s=hop_s)
 
 
@@ -168,17 +175,22 @@ def _watch(bundle: Bundle, findings: Path | None) -> Bundle:
     if findings is None:
         return bundle
     wanted = read_findings(findings)
-    try:
-        from kernels.export import bake
-    except ImportError as error:
-        raise ConfigError("--findings needs the text encoder: pip install 'cardiogloss[text]'") from error
+    from kernels.export import bake
+
     return bake(bundle, wanted)
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_outputs(report: Path | None, plot: Path | None) -> None:
     """Before the work, not after it."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise ConfigError(f"cannot draw {plot}: its name must end in one of {', '.join(PICTURES)}")
+    if (report or plot) and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'")
+    for path in filter(None, (report, plot)):
+        if not path.absolute().parent.is_dir():
+            raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+        if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+            raise ConfigError(f"cannot write {path}; name a file that can be written")
 
 
 @contextmanager

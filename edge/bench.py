@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -28,7 +27,9 @@ class Figures:
 
 
 def bench(recording: Path) -> Figures:
-    """Run `cardiogloss replay RECORDING --json` and watch it. Raises ConfigError where it fails."""
+    """Run `cardiogloss replay RECORDING --json` and watch it, on Linux. Raises ConfigError where it fails."""
+    import resource
+
     source = open_recording(recording)
     begun_s = time.monotonic()
     first_s = None

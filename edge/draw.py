@@ -6,15 +6,17 @@ Needs the `plot` extra.
 from __future__ import annotations
 
 import io
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from kernels.findings import ConfigError, in_words
+from kernels.findings import in_words
 from kernels.signal import LEADS, Samples
 
 from .alarm import Alert
@@ -28,9 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Floats = npt.NDArray[np.floating[Any]]
+
 STRIP_S = 10.0
 MOST_STRIPS = 4
 MOST_LEADS = 3
+MOST_CELLS = 4000
 LEAD_STEP_MV = 2.4
 MM_PER_S, MM_PER_MV = 25.0, 10.0
 
@@ -41,7 +46,7 @@ _RATE_HZ = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Ten seconds around the moment an alert was raised or cleared."""
+    """The ten seconds that ended when an alert was raised or cleared."""
 
     alert: Alert
     start_s: float
@@ -50,16 +55,17 @@ class Strip:
 
 
 class Album:
-    """Collects while a replay runs what its picture needs, in memory that does not grow with the samples."""
+    """Collects while a replay runs what its picture needs: of the samples only the strips, of the scores two bytes each."""
 
-    def __init__(self) -> None:
+    def __init__(self, findings: Sequence[str]) -> None:
         self._resample = Resample(_RATE_HZ)
         self._recent: deque[Chunk] = deque()
+        self.findings = tuple(sorted(findings))
         self.strips: list[Strip] = []
-        self.scores: list[Scores] = []
-        self.seen: list[Seen] = []
-        self.beats_s: list[float] = []
-        self.alerts: list[Alert] = []
+        self.scored_s = array("d")
+        self.probabilities: list[npt.NDArray[np.float16]] = []
+        self.beats_s = array("d")
+        self.vitals_s, self.rates_bpm = array("d"), array("d")
 
     def add(self, chunk: Chunk | None, events: Sequence[Event]) -> None:
         """One step of `replay`."""
@@ -72,12 +78,14 @@ class Album:
     def _add_event(self, event: Event) -> None:
         match event:
             case Scores():
-                self.scores.append(event)
-            case Seen():
-                self.seen.append(event)
-                self.beats_s.extend(event.vitals.beats_s)
+                self.scored_s.append(event.at_s)
+                row = [event.probability.get(name, np.nan) for name in self.findings]
+                self.probabilities.append(np.array(row, np.float16))
+            case Seen(vitals=vitals):
+                self.vitals_s.append(vitals.at_s)
+                self.rates_bpm.append(np.nan if vitals.heart_rate_bpm is None else vitals.heart_rate_bpm)
+                self.beats_s.extend(vitals.beats_s)
             case Alert():
-                self.alerts.append(event)
                 if len(self.strips) < MOST_STRIPS:
                     self.strips.append(self._strip(event))
 
@@ -96,11 +104,9 @@ class Album:
 
 
 def draw(album: Album, summary: Summary, title: str) -> Figure:
-    """The picture of a whole replay. Raises ConfigError where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'") from error
+    """The picture of a whole replay."""
+    from matplotlib.figure import Figure
+
     heights = [1.2, 0.26 * max(len(summary.probabilities), 3)] + [_strip_inches(strip) for strip in album.strips]
     figure = Figure(figsize=(12, sum(heights) + 1.2), layout="constrained", facecolor="white")
     axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -128,8 +134,7 @@ def to_svg(figure: Figure) -> str:
 
 
 def _draw_heart_rate(axis: Axes, album: Album, summary: Summary) -> None:
-    rates = [seen.vitals.heart_rate_bpm for seen in album.seen]
-    axis.plot([seen.vitals.at_s for seen in album.seen], [np.nan if r is None else r for r in rates], color=_INK, lw=0.9)
+    axis.plot(album.vitals_s, album.rates_bpm, color=_INK, lw=0.9)
     axis.set_ylabel("heart rate\n(1/min)")
     axis.set_xlim(0, summary.duration_s)
     axis.margins(y=0.15)
@@ -140,10 +145,9 @@ def _draw_heart_rate(axis: Axes, album: Album, summary: Summary) -> None:
 def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
     """A row a finding, darker where it is more probable; a bar while its alert is raised."""
     names = sorted(summary.probabilities)
-    at_s = [s.at_s for s in album.scores]
-    image = np.array([[s.probability.get(name, np.nan) for s in album.scores] for name in names])
-    if image.size:
-        edges = np.append(np.array(at_s) - 1.0, at_s[-1])
+    if names:
+        rows = [album.findings.index(name) for name in names]
+        edges, image = _cells(np.array(album.scored_s), np.stack(album.probabilities, axis=1)[rows].astype(np.float32))
         axis.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, image, cmap="Greys", vmin=0, vmax=1, rasterized=True)
     for episode in summary.episodes.values():
         if episode.raised.finding in names:
@@ -154,6 +158,17 @@ def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
     axis.set_xlim(0, summary.duration_s)
     axis.invert_yaxis()
     axis.set_xlabel("seconds   (grey: probability, white 0, black 1; bar: alert raised, red high, amber medium, blue low)", fontsize=8)
+
+
+def _cells(at_s: Floats, image: Floats) -> tuple[Floats, Floats]:
+    """Edges [n + 1] and values [rows, n]: each score fills the hop that ends with it, NaN fills where there was none."""
+    together = -(-len(at_s) // MOST_CELLS)
+    at_s, image = at_s[together - 1 :: together], image[:, : len(at_s) // together * together]
+    image = image.reshape(len(image), -1, together).max(axis=2)
+    hop_s = float(np.diff(at_s).min()) if len(at_s) > 1 else 1.0
+    gaps = np.flatnonzero(np.diff(at_s) > 1.5 * hop_s) + 1
+    edges = np.sort(np.concatenate([at_s[:1] - hop_s, at_s, at_s[gaps] - hop_s]))
+    return edges, np.insert(image, gaps, np.nan, axis=1)
 
 
 def _shown_leads(strip: Strip) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -72,11 +73,8 @@ class Episode:
     """One alert from its beginning to its end, as far as it was seen."""
 
     raised: Alert
+    peak: float
     cleared: Alert | None = None
-
-    @property
-    def peak(self) -> float:
-        return self.cleared.score if self.cleared else self.raised.score
 
 
 @dataclass(slots=True)
@@ -86,12 +84,13 @@ class Summary:
     duration_s: float = 0.0
     episodes: dict[str, Episode] = field(default_factory=dict)
     """By alert id, in the order of their beginning."""
-    probabilities: dict[str, list[float]] = field(default_factory=dict)
-    heart_rates_bpm: list[float] = field(default_factory=list)
+    probabilities: dict[str, array[float]] = field(default_factory=dict)
+    heart_rates_bpm: array[float] = field(default_factory=lambda: array("f"))
     windows: int = 0
     abstained: dict[str, int] = field(default_factory=dict)
     """Reason -> windows."""
     unobservable: set[str] = field(default_factory=set)
+    _open: dict[str, Episode] = field(default_factory=dict)
 
     def add(self, chunk: Chunk | None, events: list[Event]) -> None:
         """Count in one step of `replay`."""
@@ -105,9 +104,9 @@ class Summary:
             case Scores():
                 self._add_scores(event)
             case Alert(state="raised"):
-                self.episodes[event.id] = Episode(event)
+                self.episodes[event.id] = self._open[event.finding] = Episode(event, event.score)
             case Alert():
-                self.episodes[event.id].cleared = event
+                self._open.pop(event.finding).cleared = event
             case Seen(vitals=vitals) if vitals.heart_rate_bpm is not None:
                 self.heart_rates_bpm.append(vitals.heart_rate_bpm)
 
@@ -117,8 +116,10 @@ class Summary:
         if scores.abstained:
             self.abstained[scores.abstained] = self.abstained.get(scores.abstained, 0) + 1
         for finding, probability in scores.probability.items():
-            self.probabilities.setdefault(finding, []).append(probability)
+            self.probabilities.setdefault(finding, array("f")).append(probability)
+            if finding in self._open:
+                self._open[finding].peak = max(self._open[finding].peak, probability)
 
     def median(self, finding: str) -> float:
         """The median probability of a finding over its windows; 0 where it was never scored."""
-        return statistics.median(self.probabilities.get(finding) or [0.0])
+        return statistics.median(self.probabilities.get(finding) or (0.0,))

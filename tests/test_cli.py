@@ -11,6 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.alarm import Alert
+from edge.draw import _cells
+from edge.replay import Summary
+from edge.score import Scores
+from edge.table import episode_rows
 from kernels.bundle import SHIPPED_BUNDLE
 
 from .conftest import DATA, EXCERPT, heart
@@ -114,15 +119,22 @@ def _mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "no rate": ([one], "--rate 250"),
         "bad unit": ([one, "--rate", "250", "--unit", "furlong"], "allowed are mV, uV, V"),
         "bad hop": ([EXCERPT, "--hop", "60"], "--hop 60 must lie between"),
-        "bad speed": ([EXCERPT, "--speed", "-1"], "--speed -1 must be positive"),
+        "bad speed": ([EXCERPT, "--speed", "-1"], "--speed -1 must be at least 0.01"),
         "no bundle": ([EXCERPT, "--bundle", folder / "picture.png"], "not a cardiogloss bundle"),
         "other version": ([EXCERPT, "--bundle", folder / "old.onnx"], "bundle format 7"),
         "bad findings": ([EXCERPT, "--findings", folder / "bad.toml"], "finding.0.prompts: Field required"),
+        "picture of no kind": ([EXCERPT, "--plot", folder / "out.xyz"], "must end in one of .png, .svg, .pdf"),
+        "picture on a folder": ([EXCERPT, "--report", folder], "name a file that can be written"),
+        "rate not finite": ([one, "--rate", "inf"], "--rate inf must be positive and at most"),
+        "speed not a number": ([EXCERPT, "--speed", "nan"], "--speed nan must be at least"),
+        "unit zero": ([one, "--rate", "250", "--unit", "0"], "--unit '0' is unknown"),
+        "rate for WFDB": ([EXCERPT, "--rate", "250"], "are for CSV files"),
+        "lead twice": ([EXCERPT, "--leads", "I,I"], "lead I stands twice"),
         "no folder": ([EXCERPT, "--plot", folder / "no" / "out.png"], "there is no folder"),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", range(19))
+@pytest.mark.parametrize("mistake", range(26))
 def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, mistake: int) -> None:
     words, answer = list(_mistakes(tmp_path).values())[mistake]
     done = _run("replay", *words)
@@ -137,6 +149,40 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=DATA.parent.parent, timeout=60)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_without_its_extra_a_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['onnx'] = None; from kernels.__main__ import main; sys.argv = ['x', 'compare']; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=DATA.parent.parent, timeout=60)
+    assert done.returncode == 2
+    assert "pip install 'cardiogloss[text]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_samples_that_are_not_finite_are_no_score(tmp_path: Path) -> None:
+    lines = ["II", *(["0.1", "inf", "1e40", "nan"] * 1000)]
+    (tmp_path / "wild.csv").write_text("\n".join(lines))
+    done = _run("replay", tmp_path / "wild.csv", "--rate", "250", "--json")
+    assert done.returncode == 0
+    assert "NaN" not in done.stdout
+    assert done.stderr == ""
+    assert all(json.loads(line).get("probability", {}) == {} for line in done.stdout.splitlines())
+
+
+def test_the_picture_paints_only_what_was_scored() -> None:
+    edges, image = _cells(np.array([12.0, 13.0, 600.0, 601.0]), np.float32([[0.1, 0.2, 0.3, 0.4]]))
+    assert edges.tolist() == [11, 12, 13, 599, 600, 601]
+    assert np.array_equal(image, np.float32([[0.1, 0.2, np.nan, 0.3, 0.4]]), equal_nan=True)
+    edges, image = _cells(np.arange(9000.0) + 10, np.zeros((2, 9000), np.float32))
+    assert image.shape == (2, 3000)
+    assert len(edges) == 3001
+
+
+def test_the_peak_of_an_alert_is_followed_to_the_end() -> None:
+    summary = Summary()
+    alert = Alert("id", "bed1", "af", "medium", "raised", 3.0, 1.0, 0.55, ())
+    summary.add(None, [alert, Scores("bed1", 4.0, {"af": 0.99}, {})])
+    assert [row[-1] for row in episode_rows(summary)] == ["0.99"]
 
 
 def test_other_findings_are_watched_without_training(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
+from transformers import BertConfig, BertModel, BertTokenizer
 from typer.testing import CliRunner
 
 from kernels.bundle import Bundle
@@ -22,10 +24,10 @@ from kernels.export import bake, export_run, read_head
 from kernels.findings import ConfigError, Finding
 from kernels.signal import LEADS
 from tests.conftest import EXCERPT, heart
-from trainer.__main__ import app, parse_folds
 from trainer.batches import Augment, keep_leads, windows
 from trainer.calibrate import calibrate, fit
-from trainer.evaluate import evaluate, read_recordings
+from trainer.command import app, parse_folds
+from trainer.evaluate import evaluate, finding_labels, read_recordings, run_bundle
 from trainer.loss import jaccard, soft_sigmoid
 from trainer.metrics import auroc, expected_calibration_error, macro_auroc
 from trainer.records import read_ptb_xl
@@ -122,6 +124,16 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(data: TrainingSet, ru
     assert all(torch.equal(whole["ema"][name], resumed["ema"][name]) for name in whole["ema"])
 
 
+def test_a_run_of_another_recipe_or_a_damaged_one_is_not_taken_up(data: TrainingSet, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="begun with another epochs, learning_rate"):
+        Training(replace(RECIPE, epochs=9, learning_rate=1e-3), data, run)
+    (tmp_path / "checkpoint.pt").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="is damaged"):
+        Training(RECIPE, data, tmp_path)
+    with pytest.raises(ConfigError, match="--batch 64 must lie between 1 and the 3"):
+        Training(replace(RECIPE, batch=64), data, tmp_path / "new")
+
+
 def test_the_loss_falls(data: TrainingSet, tmp_path: Path) -> None:
     losses = [epoch["concept"] for epoch in train(Training(RECIPE, data, tmp_path))]
     assert losses[-1] < losses[0]
@@ -146,9 +158,10 @@ def test_calibration_travels_in_the_bundle_and_evaluation_prints_its_rows(run: P
     raw = export_run(run, FINDINGS)
     fitted = calibrate(raw, recordings, {"rows": []})
     rows = {(row.task, row.metric): row for row in evaluate(fitted, "ptb-xl", ptbxl, recordings)}
-    before = {(row.task, row.metric): row for row in evaluate(raw, "ptb-xl", ptbxl, recordings)}
+    labels = finding_labels(FINDINGS, recordings)
+    before, after = (log_loss(labels.ravel(), run_bundle(b, recordings).probability.ravel()) for b in (raw, fitted))
     assert set(fitted.card.calibrated) == {"slow", "fast"}
-    assert rows["findings", "ece"].value <= before["findings", "ece"].value
+    assert after < before
     assert rows["rhythm", "auroc_macro"].n == 40
     assert rows["rhythm", "auroc_macro"].low <= rows["rhythm", "auroc_macro"].value <= rows["rhythm", "auroc_macro"].high
 
@@ -165,6 +178,19 @@ def test_baking_swaps_only_the_findings(run: Path, ptbxl: Path) -> None:
     assert now.probability.shape == (4, 2)
     assert baked.card.calibrated == ("fast",)
     assert baked.card.sha256 != bundle.card.sha256
+
+
+def test_a_text_encoder_of_another_width_or_none_is_refused(run: Path, tmp_path: Path) -> None:
+    bundle = export_run(run, FINDINGS)
+    new = [Finding(name="wide", prompts=("left bundle branch block",))]
+    with pytest.raises(ConfigError, match="cannot load text encoder"):
+        bake(bundle, new, str(tmp_path))
+    config = BertConfig(vocab_size=13, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertModel(config).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="gives 8 numbers a text, the bundle was trained with 384"):
+        bake(bundle, new, str(tmp_path))
 
 
 @given(hnp.arrays(float, 60, elements=st.floats(-3, 3).map(lambda x: round(x, 2))), hnp.arrays(bool, 60))
@@ -252,6 +278,7 @@ def test_the_commands_train_evaluate_and_say_what_is_wrong(ptbxl: Path, tmp_path
     assert {row["task"] for row in json.loads(out.read_text())["rows"]} >= {"superclass", "diagnostic", "form", "rhythm"}
     wrong = runner.invoke(app, ["evaluate", "--root", str(ptbxl), "--dataset", "ptb"])
     assert isinstance(wrong.exception, ConfigError)
-    with pytest.raises(ConfigError, match="must read like"):
-        parse_folds("nine")
+    for text in ("nine", "8-1", "1-8-9", ""):
+        with pytest.raises(ConfigError, match="must read like"):
+            parse_folds(text)
     assert parse_folds("1-3,9") == [1, 2, 3, 9]

@@ -49,7 +49,8 @@ def calibrate(bundle: Bundle, recordings: Sequence[Recording], metrics: Mapping[
 def _logits(bundle: Bundle, recordings: Sequence[Recording]) -> Logits:
     findings = bundle.card.findings
     head = read_head(onnx.load_model_from_string(bundle.onnx))
-    raw = logit(match(head, run_bundle(bundle, recordings).embedding, head.text))
+    scored = run_bundle(bundle, recordings)
+    raw = scored.by_recording(logit(match(head, scored.embedding, head.text)))
     coded = tuple(i for i, f in enumerate(findings) if f.scp)
     return Logits(raw, finding_labels(findings, recordings), coded)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
+from kernels.findings import ConfigError
 from kernels.language import DEFAULT_TEXT_ENCODER, LanguageModel
 
 from .batches import Augment, Pairs, windows
@@ -90,9 +92,14 @@ def _concept_targets(recordings: Sequence[Recording], concepts: Concepts) -> Ten
 
 
 class Training:
-    """The state of a run: made anew or taken up from its last checkpoint, advanced an epoch at a time."""
+    """The state of a run: made anew or taken up from its last checkpoint, advanced an epoch at a time.
+
+    Raises ConfigError for a checkpoint of another recipe, and for a batch larger than the set.
+    """
 
     def __init__(self, recipe: Recipe, data: TrainingSet, folder: Path, noise: Tensor | None = None) -> None:
+        if not 1 <= recipe.batch <= len(data.pairs.ecg):
+            raise ConfigError(f"--batch {recipe.batch} must lie between 1 and the {len(data.pairs.ecg)} recordings of folds 1-8")
         torch.manual_seed(recipe.seed)
         self.recipe, self.data, self.folder, self.noise = recipe, data, folder, noise
         text_dim = data.phrasings.shape[-1]
@@ -115,16 +122,26 @@ class Training:
     def _resume(self) -> None:
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = self._load()
+        if state["recipe"] != asdict(self.recipe):
+            changed = [name for name, value in asdict(self.recipe).items() if state["recipe"].get(name) != value]
+            raise ConfigError(f"{self.folder} was begun with another {', '.join(changed)}; give the same, or another --out")
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.epoch = state["epoch"]
         torch.set_rng_state(state["rng"])
 
+    def _load(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+        except (OSError, RuntimeError, UnpicklingError, EOFError, LookupError) as error:
+            raise ConfigError(f"{self.checkpoint} is damaged; delete it to begin anew") from error
+        return state
+
     def save(self) -> None:
         """Replace the checkpoint in one step: a kill at any moment leaves a whole one."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"epoch": self.epoch, "rng": torch.get_rng_state()}
+        state |= {"epoch": self.epoch, "rng": torch.get_rng_state(), "recipe": asdict(self.recipe)}
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)

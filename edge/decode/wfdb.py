@@ -26,7 +26,7 @@ _GAIN = re.compile(r"(?P<gain>[^(/]+)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<unit>\S
 _UNITS_IN_A_MV = {"mv": 1.0, "uv": 1e3, "\N{MICRO SIGN}v": 1e3, "v": 1e-3, "nv": 1e6}
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
-_FASTEST_HZ = 100_000.0
+FASTEST_HZ = 100_000.0
 _LARGEST = 2.0**31
 
 
@@ -82,8 +82,8 @@ def parse_header(text: str) -> Header:
 def _rate(field: str) -> float:
     """The frame rate, which a counter rate may follow behind a slash."""
     rate_hz = _decimal(field.partition("/")[0], "sampling rate")
-    if not 0 < rate_hz <= _FASTEST_HZ:
-        raise ConfigError(f"the header gives a rate of {rate_hz:g} Hz; it must be positive and at most {_FASTEST_HZ:g} Hz")
+    if not 0 < rate_hz <= FASTEST_HZ:
+        raise ConfigError(f"the header gives a rate of {rate_hz:g} Hz; it must be positive and at most {FASTEST_HZ:g} Hz")
     return rate_hz
 
 
