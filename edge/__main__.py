@@ -49,7 +49,7 @@ def cardiogloss() -> None:
 @app.command(name="replay")
 def replay_command(
     recording: Annotated[Path, typer.Argument(help="A WFDB record (name or .hea) or a .csv file.")],
-    bundle: Annotated[Path, typer.Option(help="The model.")] = SHIPPED_BUNDLE,
+    bundle: Annotated[Path, typer.Option(help="The model.", show_default="the shipped one")] = SHIPPED_BUNDLE,
     findings: Annotated[Path | None, typer.Option(help="Watch for these findings instead (TOML); new texts need the text extra.")] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
     speed: Annotated[float | None, typer.Option(help="1 is real time; left out, as fast as possible.")] = None,

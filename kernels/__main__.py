@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from .bundle import SHIPPED_BUNDLE, Bundle, golden_windows
 from .compare import compare
@@ -22,9 +22,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 TOLERANCE = 1e-4
 """Engines that differ more than this are not the same model."""
 
-BundleArgument = Annotated[Path, typer.Argument(help="A bundle (.onnx); left out, the shipped one.")]
+BundleArgument = Annotated[Path, typer.Argument(help="A bundle (.onnx).", show_default="the shipped one")]
 Out = Annotated[Path, typer.Option(help="The bundle to write.")]
-FindingsOption = Annotated[Path, typer.Option(help="The findings to put in (TOML).")]
+FindingsOption = Annotated[Path, typer.Option(help="The findings to put in (TOML).", show_default="the shipped ones")]
 
 
 @app.callback()
@@ -44,7 +44,9 @@ def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer
     console.print(
         f"12 leads, {card.window_s:g} s at {card.rate_hz:g} Hz; text encoder {card.text_encoder}; {card.licence}", highlight=False
     )
-    table = Table("finding", "priority", "raise at", "clear at", "leads needed", "calibrated", box=None, header_style="dim")
+    table = Table(
+        Column("finding", no_wrap=True), "priority", "raise at", "clear at", "leads needed", "calibrated", box=None, header_style="dim"
+    )
     for f in card.findings:
         needed = " or ".join("+".join(group) for group in f.leads) or "any"
         table.add_row(
@@ -69,7 +71,7 @@ def export(
 def bake(
     findings: Annotated[Path, typer.Argument(help="The findings to put in (TOML).")],
     out: Out,
-    bundle: Annotated[Path, typer.Option(help="The bundle to start from.")] = SHIPPED_BUNDLE,
+    bundle: Annotated[Path, typer.Option(help="The bundle to start from.", show_default="the shipped one")] = SHIPPED_BUNDLE,
     text_encoder: Annotated[str | None, typer.Option(help="Where to find the bundle's text encoder, if not under its own name.")] = None,
 ) -> None:
     """Give a bundle other findings without training: their texts are embedded and swapped in."""

@@ -17,10 +17,10 @@ errors = Console(stderr=True)
 _EXTRAS = {"plot": {"matplotlib"}, "formats": {"wfdb"}, "text": {"onnx", "torch", "transformers"}}
 
 
-def run(program: Callable[[], None], name: str) -> None:
+def run(program: Callable[..., object], name: str) -> None:
     """Exit 0 when all went well, 2 for what the operator or deployer can mend, 1 for the rest; never a traceback for these."""
     try:
-        program()
+        program(prog_name=name)
     except (ConfigError, BundleError) as error:
         _tell(name, error)
         sys.exit(2)

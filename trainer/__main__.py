@@ -10,10 +10,10 @@ def main() -> None:
     run(_program, "cardiogloss-trainer")
 
 
-def _program() -> None:
+def _program(prog_name: str) -> None:
     from .command import app
 
-    app()
+    app(prog_name=prog_name)
 
 
 if __name__ == "__main__":

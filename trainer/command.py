@@ -31,7 +31,7 @@ _DEFAULT = Recipe()
 _LABELLED = "ptb-xl"
 """The dataset whose codes findings name."""
 
-BundleOption = Annotated[Path, typer.Option(help="The bundle.")]
+BundleOption = Annotated[Path, typer.Option(help="The bundle.", show_default="the shipped one")]
 DatasetOption = Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}.")]
 RootOption = Annotated[Path, typer.Option(help="The dataset's folder, in its official layout.")]
 FoldsOption = Annotated[str, typer.Option(help="Folds of PTB-XL, as in 9 or 1-8.")]

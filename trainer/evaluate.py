@@ -20,7 +20,7 @@ from kernels.signal import Samples, resample
 
 from .batches import keep_leads
 from .datasets import Task, dataset
-from .metrics import FEWEST_POSITIVES, Bools, Floats, auroc, expected_calibration_error, macro_auroc
+from .metrics import FEWEST_POSITIVES, Bools, Floats, auroc, expected_calibration_error, macro_auroc, mean_calibration_error
 from .records import Recording
 
 HOP_SHARE = 0.5
@@ -153,7 +153,7 @@ def _finding_rows(bundle: Bundle, recordings: Sequence[Recording], scored: Score
     labels = finding_labels(findings, recordings)
     probability = scored.by_recording(scored.probability.astype(np.float64))
     names = [f.name for f in findings]
-    ece = {n: expected_calibration_error(probability[:, i], labels[:, i]) for i, n in enumerate(names)}
-    mean = float(np.mean(list(ece.values())))
-    calibration = Row("findings", "ece", mean, min(ece.values()), max(ece.values()), len(labels), leads, ece)
+    ece = {n: round(expected_calibration_error(probability[:, i], labels[:, i]), 4) for i, n in enumerate(names)}
+    mean = mean_calibration_error(probability, labels, [r.patient for r in recordings])
+    calibration = Row("findings", "ece", **asdict(mean), n=len(labels), leads=leads, per_class=ece)
     return [_row("findings", names, probability, labels, recordings, leads), calibration]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
 
 FEWEST_POSITIVES = 5
 """A class with fewer is listed, not averaged: its AUROC says more of the draw than of the model."""
@@ -41,9 +42,29 @@ def macro_auroc(scores: Floats, labels: Bools, patients: Sequence[str], draws: i
     scores, labels = scores[:, enough], labels[:, enough]
     if not enough.any():
         return Interval(float("nan"), float("nan"), float("nan"))
-    drawn = [_mean_auroc(scores[pick], labels[pick]) for pick in _draws(patients, draws, seed)]
+    return bootstrap(lambda rows: _mean_auroc(scores[rows], labels[rows]), patients, draws, seed)
+
+
+def mean_calibration_error(probability: Floats, labels: Bools, patients: Sequence[str], draws: int = 200, seed: int = 0) -> Interval:
+    """The expected calibration error of each column, averaged.
+
+    A draw repeats recordings, which alone raises the error: its interval is moved to where the figure is in the middle.
+    """
+    columns = range(labels.shape[1])
+
+    def mean(rows: Rows) -> float:
+        return float(np.mean([expected_calibration_error(probability[rows, i], labels[rows, i]) for i in columns]))
+
+    drawn = bootstrap(mean, patients, draws, seed)
+    shift = drawn.value - (drawn.low + drawn.high) / 2
+    return Interval(drawn.value, max(drawn.low + shift, 0.0), drawn.high + shift)
+
+
+def bootstrap(statistic: Callable[[Rows], float], patients: Sequence[str], draws: int, seed: int) -> Interval:
+    """The statistic of all rows, and the middle 95 % of it over draws of patients."""
+    drawn = [statistic(rows) for rows in _draws(patients, draws, seed)]
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return Interval(float(auroc(scores, labels).mean()), float(low), float(high))
+    return Interval(statistic(np.arange(len(patients))), float(low), float(high))
 
 
 def _mean_auroc(scores: Floats, labels: Bools) -> float:
@@ -51,7 +72,7 @@ def _mean_auroc(scores: Floats, labels: Bools) -> float:
     return float(np.nanmean(area)) if not np.isnan(area).all() else float("nan")
 
 
-def _draws(patients: Sequence[str], draws: int, seed: int) -> Iterator[npt.NDArray[np.intp]]:
+def _draws(patients: Sequence[str], draws: int, seed: int) -> Iterator[Rows]:
     """Rows of as many patients as there are, drawn with replacement."""
     _, owner = np.unique(np.array(patients), return_inverse=True)
     rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
