@@ -14,7 +14,7 @@ from .findings import ConfigError
 console = Console()
 errors = Console(stderr=True)
 
-_EXTRAS = {"plot": {"matplotlib"}, "formats": {"wfdb"}, "text": {"onnx", "torch", "transformers"}}
+_EXTRAS = {"matplotlib": "plot", "onnx": "bake", "wfdb": "formats"}
 
 
 def run(program: Callable[..., object], name: str) -> None:
@@ -25,7 +25,8 @@ def run(program: Callable[..., object], name: str) -> None:
         _tell(name, error)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        _tell(name, ConfigError(f"needs the package {error.name}: pip install 'cardiogloss[{_extra(error.name)}]'"))
+        extra = "train" if name == "cardiogloss-trainer" else _EXTRAS.get(error.name or "", "text")
+        _tell(name, ConfigError(f"this needs the package {error.name}: pip install 'cardiogloss[{extra}]'"))
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -33,11 +34,6 @@ def run(program: Callable[..., object], name: str) -> None:
     except OSError as error:
         _tell(name, error)
         sys.exit(1)
-
-
-def _extra(package: str | None) -> str:
-    """What to install for a package that is missing."""
-    return next((extra for extra, packages in _EXTRAS.items() if (package or "").split(".")[0] in packages), "train")
 
 
 def _tell(name: str, error: Exception) -> None:

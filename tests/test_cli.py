@@ -155,7 +155,7 @@ def test_without_its_extra_a_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['onnx'] = None; from kernels.__main__ import main; sys.argv = ['x', 'compare']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=DATA.parent.parent, timeout=60)
     assert done.returncode == 2
-    assert "pip install 'cardiogloss[text]'" in done.stderr
+    assert "pip install 'cardiogloss[bake]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
