@@ -21,7 +21,7 @@ LAG_S = 0.6
 
 _LEAST_ENERGY = 0.01
 """In mV over all leads: a QRS complex of a tenth of a millivolt in one lead has more."""
-_LEAST_CONTRAST = 4.0
+_LEAST_CONTRAST = 3.5
 """Of the largest peak to the quietest tenth of the time: noise seldom reaches it in one lead and not in several."""
 
 _REFRACTORY_S = 0.2
@@ -42,7 +42,7 @@ class Vitals:
 
     at_s: float
     heart_rate_bpm: float | None
-    """From the median interval of the last ten seconds; None where there are too few beats."""
+    """The mean of the last ten seconds; None where there are too few beats, or nothing clearer than noise."""
     beats_s: tuple[float, ...]
     """Stream times of the R peaks that became certain since the last `Vitals`; each is told once."""
 
@@ -67,6 +67,8 @@ class _Beat:
     at: int
     known_at: int
     """Index of the energy sample that made it certain."""
+    clear: bool
+    """Whether it stands out of its surroundings, as a peak of noise seldom does."""
 
 
 class BeatDetector:
@@ -99,9 +101,15 @@ class BeatDetector:
         """Beats that are certain once these samples are known."""
         self._held = np.concatenate([self._held, energy])
         for at in self._maxima():
-            yield from (_Beat(beat, at + self._look) for beat in self._judge(at, self._energy_at(at)))
+            quiet = self._quiet(at)
+            for beat in self._judge(at, self._energy_at(at), quiet):
+                yield _Beat(beat, at + self._look, clear=self._last_height >= _LEAST_CONTRAST * quiet)
         before = max(self._done - self._learn_span - self._look, self._held_from)
         self._held, self._held_from = self._held[before - self._held_from :], before
+
+    def _quiet(self, at: int) -> float:
+        """The quietest tenth of the energy up to here."""
+        return float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 10))
 
     def _energy_at(self, at: int) -> float:
         return float(self._held[at - self._held_from])
@@ -119,12 +127,12 @@ class BeatDetector:
         self._done = begin + len(middle)
         return [begin + peak for peak in peaks.tolist()]
 
-    def _judge(self, at: int, height: float) -> Iterator[int]:
+    def _judge(self, at: int, height: float, quiet: float) -> Iterator[int]:
         self._peaks.append((at, height))
         while self._peaks[0][0] <= at - self._learn_span:
             self._peaks.popleft()
         if self._is_blind(at):
-            yield from self._learn(at)
+            yield from self._learn(quiet)
             return
         if self._missed and self._last is not None and at - self._last > 1.66 * self._usual_interval:
             yield from self._search_back(*self._missed)
@@ -135,9 +143,8 @@ class BeatDetector:
             return at >= self._learn_span
         return at - self._last > self._relearn_after
 
-    def _learn(self, at: int) -> Iterator[int]:
+    def _learn(self, quiet: float) -> Iterator[int]:
         """Thresholds from the last peaks, and the beats among these; nothing where no peak stands out."""
-        quiet = float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 10))
         largest = max(height for _, height in self._peaks)
         if largest < max(_LEAST_ENERGY, _LEAST_CONTRAST * quiet):
             return
@@ -196,32 +203,36 @@ class Monitor:
         self._detector = BeatDetector(self._rate_hz)
         self._last_mv: Samples = np.zeros((len(LEADS), 1), np.float32)
         self._certain: deque[_Beat] = deque()
-        self._recent: deque[float] = deque()
+        self._recent: deque[tuple[float, bool]] = deque()
         self._origin = start
         self._tick = int(start / self._rate_hz) + 1
 
     def feed(self, chunk: Chunk) -> Iterator[tuple[int, Vitals]]:
         """The seconds whose beats are final, each behind the index of the sample that made them so."""
         if chunk.start != self._expected:
-            yield from self.flush()
+            yield from self._end(known_by=chunk.start + 1)
             self._restart(chunk.start)
         self._expected = chunk.end
         self._detect(self._band.feed(self._filled(chunk.samples_mv)))
         while self._known_at(self._tick) <= chunk.end:
-            yield self._known_at(self._tick), self._vitals(float(self._tick), self._known_at(self._tick))
+            yield self._known_at(self._tick), self._vitals(float(self._tick), self._known_at(self._tick) - self._delay - self._origin)
             self._tick += 1
 
     def flush(self) -> Iterator[tuple[int, Vitals]]:
-        """The beats that were still in the filters, at a gap or at the end."""
+        """The beats that were still in the filters when the stream ended."""
+        if self._expected is not None:
+            yield from self._end(known_by=self._expected + self._lag + self._delay)
+
+    def _end(self, known_by: int) -> Iterator[tuple[int, Vitals]]:
+        """The beats before a gap, which is known by the first sample after it, or before the end."""
         if self._expected is None:
             return
         self._detect(self._band.flush())
         tail = self._smooth.flush()[0].astype(np.float64)
         silence = np.zeros(round(_LOOK_S * self._rate_hz))
         self._certain.extend(self._detector.feed(np.concatenate([tail, silence])))
-        known_at = self._expected + self._lag + self._delay
         if self._certain:
-            yield known_at, self._vitals(self._expected / self._rate_hz, known_at + self._lag)
+            yield known_by, self._vitals(self._expected / self._rate_hz, self._certain[-1].known_at + 1)
         self._expected = None
 
     def _known_at(self, tick: int) -> int:
@@ -240,19 +251,20 @@ class Monitor:
         energy = self._smooth.feed(np.abs(band).sum(axis=0, keepdims=True))
         self._certain.extend(self._detector.feed(energy[0].astype(np.float64)))
 
-    def _vitals(self, at_s: float, known_at: int) -> Vitals:
-        beats_s = tuple(self._take(known_at - self._delay - self._origin))
-        self._recent.extend(beats_s)
-        while self._recent and self._recent[0] <= at_s - _RECENT_S:
+    def _vitals(self, at_s: float, certain_by: int) -> Vitals:
+        """`certain_by` counts energy samples since the last gap."""
+        beats: list[tuple[float, bool]] = []
+        while self._certain and self._certain[0].known_at < certain_by:
+            beat = self._certain.popleft()
+            beats.append(((self._origin + beat.at) / self._rate_hz, beat.clear))
+        self._recent.extend(beats)
+        while self._recent and self._recent[0][0] <= at_s - _RECENT_S:
             self._recent.popleft()
-        return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), beats_s)
-
-    def _take(self, known_by: int) -> Iterator[float]:
-        while self._certain and self._certain[0].known_at < known_by:
-            yield (self._origin + self._certain.popleft().at) / self._rate_hz
+        return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), tuple(beat for beat, _ in beats))
 
 
-def _heart_rate(beats_s: list[float], at_s: float) -> float | None:
-    if len(beats_s) < 3 or at_s - beats_s[-1] > _SILENCE_S:
+def _heart_rate(beats: list[tuple[float, bool]], at_s: float) -> float | None:
+    """None with too few beats, none of late, or most of them no clearer than noise."""
+    if len(beats) < 3 or at_s - beats[-1][0] > _SILENCE_S or 2 * sum(clear for _, clear in beats) <= len(beats):
         return None
-    return round(60 / float(np.median(np.diff(beats_s))), 1)
+    return round(60 * (len(beats) - 1) / (beats[-1][0] - beats[0][0]), 1)

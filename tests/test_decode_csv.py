@@ -125,6 +125,51 @@ def test_the_usual_spellings_of_a_table(data: bytes) -> None:
     assert chunk.samples_mv.tolist() == [[1.5], [2.0]]
 
 
+@pytest.mark.parametrize("rate_hz", [125.0, 250.0, 360.0, 500.0, 1000.0])
+@pytest.mark.parametrize("lost", [0, 2, 5, 25])
+def test_rows_lost_among_the_first_do_not_bend_the_rate(rate_hz: float, lost: int) -> None:
+    gone = set(np.random.default_rng(lost).choice(np.arange(1, 499), lost, replace=False).tolist())
+    lines = ["time,I", *(f"{i / rate_hz:.4f},{i}" for i in range(2000) if i not in gone), ""]
+    chunks = _decode("\n".join(lines).encode(), [])
+    assert chunks[0].rate_hz == rate_hz
+    assert chunks[-1].end == pytest.approx(2000, abs=1)
+
+
+def test_a_stamp_a_millisecond_low_at_a_kilohertz_is_no_gap() -> None:
+    rng = np.random.default_rng(0)
+    lines = ["time_ms,I", *(f"{i - (rng.random() < 0.005)},{i}" for i in range(3000)), ""]
+    chunks = _decode("\n".join(lines).encode(), [])
+    assert [(c.start, c.end) for c in chunks] == [(0, 3000)]
+
+
+@pytest.mark.parametrize("header", ["timestamp,I,II", ",Time (s),I,II", "'Elapsed time','MLI','MLII'", "I,t,II", "Time [ms],I,II"])
+def test_a_time_column_is_found_by_its_usual_names(header: str) -> None:
+    scale = 1000 if "ms" in header else 1
+    cells = {",": "{n},{t},1,2", "I": "1,{t},2"}.get(header[0], "{t},1,2")
+    rows = [cells.format(n=n, t=n / 100 * scale) for n in range(800) if not 600 <= n < 650]
+    chunks = _decode("\n".join([header, *rows, ""]).encode(), [], Columns(leads=("-", "I", "II") if header[0] == "," else ()))
+    assert [(c.start, c.end) for c in chunks] == [(0, 600), (650, 800)]
+    assert {"I", "II"} <= set(chunks[0].leads)
+
+
+def test_a_line_of_units_is_obeyed_or_refused() -> None:
+    (chunk,) = _decode("I,II\n\N{MICRO SIGN}V,\N{MICRO SIGN}V\n1000,2000\n".encode(), [], Columns(rate_hz=100.0))
+    assert chunk.samples_mv.tolist() == [[1.0], [2.0]]
+    with pytest.raises(ConfigError, match="give the unit with --unit"):
+        _decode(b"I,II\nmmHg,mV\n1,2\n", [], Columns(rate_hz=100.0))
+
+
+def test_empty_cells_at_the_ends_of_a_row_are_cells() -> None:
+    (chunk,) = _decode(b"I\tII\n0.5\t\n\t2\n1\t2\t\n", [], Columns(rate_hz=100.0))
+    assert np.array_equal(chunk.samples_mv, np.float32([[0.5, np.nan, 1], [np.nan, 2, 2]]), equal_nan=True)
+
+
+@pytest.mark.parametrize("stamps", [["-1e308", "0.01"], ["1e308", "0"], ["-1e17", "0.00"], ["1600000000.003", "-1e308", "1600000000.011"]])
+def test_absurd_clocks_are_no_traceback(stamps: list[str]) -> None:
+    lines = ["time,II", *(f"{stamp},1" for stamp in stamps), *(f"{i / 100},{i}" for i in range(1, 700)), ""]
+    assert sum(c.samples_mv.shape[1] for c in _decode("\n".join(lines).encode(), [])) >= 690
+
+
 def test_what_is_not_finite_is_nan() -> None:
     (chunk,) = _decode(b"II\ninf\n1e40\n-inf\n1\n", [], Columns(rate_hz=100.0))
     assert np.isnan(chunk.samples_mv[0]).tolist() == [True, True, True, False]
@@ -162,7 +207,8 @@ def test_units_scale() -> None:
         (b"t,I\n0.00,1\n0.01,2\n0.02,3\n", Columns(rate_hz=250.0), "contradicts the time column, which runs at 100 Hz"),
         (b"", Columns(rate_hz=250.0), "holds no row of numbers"),
         (b"I,II\n", Columns(rate_hz=250.0), "holds no row of numbers"),
-        (b"I,II\nx,y\n", Columns(rate_hz=250.0), "holds no row of numbers"),
+        (b"I,II\nx,y\n", Columns(rate_hz=250.0), "delete it and give the unit"),
+        (b"date,I\n2020-01-01,1\n", Columns(), "no column is called time"),
     ],
 )
 def test_what_the_file_does_not_say_must_be_given(data: bytes, columns: Columns, words: str) -> None:

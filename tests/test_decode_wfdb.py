@@ -90,7 +90,7 @@ def test_a_matlab_record_skips_its_prefix(tmp_path: Path) -> None:
 
 
 def test_units_other_than_mV_are_scaled() -> None:
-    for unit, mv in (("mV", 1.0), ("uV", 1e-3), ("V", 1e3)):
+    for unit, mv in (("mV", 1.0), ("uV", 1e-3), ("\N{MICRO SIGN}V", 1e-3), ("V", 1e3)):
         decoder = WfdbDecoder(parse_header(f"r 1 250 2\nr.dat 16 10/{unit} 16 0 0 0 0 II"))
         (chunk,) = decoder.feed(np.array([10, 20], "<i2").tobytes())
         assert np.allclose(chunk.samples_mv[0], [mv, 2 * mv])
@@ -113,6 +113,7 @@ def test_the_excerpt_has_lead_II_under_its_mit_bih_name() -> None:
         ("r 1 250abc\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of '250abc'"),
         ("r 1 nan\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of 'nan'"),
         ("r 1 1e400\nr.dat 16 200 12 0 0 0 0 I", "sampling rate of '1e400'"),
+        ("r 1 250 " + "9" * 5000 + "\nr.dat 16 200 12 0 0 0 0 I", "number of samples"),
         ("r 1 250 1e3\nr.dat 16 200 12 0 0 0 0 I", "number of samples of '1e3'"),
         ("r 1 250\nr.dat 16 abc 12 0 0 0 0 I", "gain of 'abc'"),
         ("r 1 250\nr.dat 16 200(x)/mV 12 0 0 0 0 I", "baseline of 'x'"),

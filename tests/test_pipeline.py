@@ -41,6 +41,14 @@ def test_any_cut_gives_the_same_bytes(engine: Engine, excerpt: Chunk, cuts: list
     assert _lines(_events(engine, gap, Options(hop_s))) == _lines(_events(engine, whole, Options(hop_s)))
 
 
+@pytest.mark.parametrize("end", range(990, 998))
+def test_a_short_gap_is_told_in_the_same_order_for_any_cut(engine: Engine, end: int) -> None:
+    samples = heart(70, 14, 100)
+    pieces = [Chunk(0, 100.0, LEADS, samples[:, :end]), Chunk(end + 2, 100.0, LEADS, samples[:, end + 2 :])]
+    fine = [part for piece in pieces for part in cut(piece, list(range(0, 1400, 10)))]
+    assert _lines(_events(engine, fine)) == _lines(_events(engine, pieces))
+
+
 def test_sample_by_sample_equals_the_whole(engine: Engine, excerpt: Chunk) -> None:
     source = Chunk(0, 360.0, excerpt.leads, excerpt.samples_mv[:, : 360 * 12])
     assert _lines(_events(engine, cut(source, list(range(360 * 12))))) == _lines(_events(engine, [source]))

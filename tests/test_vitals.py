@@ -66,7 +66,7 @@ def test_finds_the_annotated_beats_of_whole_records(record: str) -> None:
     assert predictivity > 0.98
 
 
-@pytest.mark.parametrize("bpm", [35, 60, 100, 150, 190])
+@pytest.mark.parametrize("bpm", [30, 35, 60, 100, 150, 190, 210])
 def test_the_rate_of_a_plain_heart(bpm: int) -> None:
     last = _vitals([Chunk(0, 250.0, LEADS, heart(bpm, 30, 250))])[-1]
     assert last.heart_rate_bpm == pytest.approx(bpm, rel=0.03)
@@ -81,6 +81,27 @@ def test_the_cut_does_not_matter(excerpt: Chunk, cuts: list[int]) -> None:
 def test_no_heart_no_rate() -> None:
     flat = Chunk(0, 250.0, LEADS, np.zeros((12, 250 * 20), np.float32))
     assert {v.heart_rate_bpm for v in _vitals([flat])} == {None}
+
+
+@pytest.mark.parametrize("leads", [1, 2, 12])
+@pytest.mark.parametrize("kind", ["white", "slow", "common"])
+@pytest.mark.parametrize("level_mv", [0.01, 0.03, 0.05])
+def test_noise_alone_has_next_to_no_rate(leads: int, kind: str, level_mv: float) -> None:
+    """Asystole is no moment to invent a pulse: a rate may stand in one second of twenty at most."""
+    rng = np.random.default_rng(leads)
+    noise = rng.standard_normal((1 if kind == "common" else leads, 250 * 120))
+    if kind == "slow":
+        noise = np.stack([np.convolve(row, np.ones(5) / 5**0.5, "same") for row in noise])
+    samples = (level_mv * np.repeat(noise, leads // len(noise), axis=0)).astype(np.float32)
+    told = _vitals([Chunk(0, 250.0, LEADS[:leads], samples)])
+    assert np.mean([v.heart_rate_bpm is not None for v in told]) < 0.05
+
+
+def test_the_rate_of_bigeminy_is_steady() -> None:
+    normal, early = heart(120, 0.5, 250), heart(60 / 1.1, 1.1, 250)
+    samples = np.tile(np.concatenate([normal, early], axis=1), 25)
+    rates = [v.heart_rate_bpm for v in _vitals([Chunk(0, 250.0, LEADS, samples)]) if 12 < v.at_s < 38]
+    assert rates == pytest.approx([75] * len(rates), rel=0.08)
 
 
 def test_a_heart_that_stops_has_no_rate_four_seconds_later() -> None:

@@ -44,8 +44,8 @@ class Row:
     """Classes with fewer than `FEWEST_POSITIVES` positives: in `per_class`, not in `value`."""
 
     def as_json(self) -> dict[str, object]:
-        """For the file that `--json` writes."""
-        return asdict(self)
+        """For the file that `--json` writes; null where too few recordings give no figure."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)

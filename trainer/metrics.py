@@ -62,8 +62,8 @@ def mean_calibration_error(probability: Floats, labels: Bools, patients: Sequenc
 
 def bootstrap(statistic: Callable[[Rows], float], patients: Sequence[str], draws: int, seed: int) -> Interval:
     """The statistic of all rows, and the middle 95 % of it over draws of patients."""
-    drawn = [statistic(rows) for rows in _draws(patients, draws, seed)]
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    drawn = [value for rows in _draws(patients, draws, seed) if not np.isnan(value := statistic(rows))]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
     return Interval(statistic(np.arange(len(patients))), float(low), float(high))
 
 

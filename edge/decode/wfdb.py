@@ -21,9 +21,9 @@ from .chunk import LEFT_OUT, Chunk, finite, name_leads
 
 Digits = npt.NDArray[np.int32]
 
-_FORMAT = re.compile(r"(?P<code>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?")
+_FORMAT = re.compile(r"(?P<code>\d{1,9})(?:x(?P<per_frame>\d{1,9}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,9}))?")
 _GAIN = re.compile(r"(?P<gain>[^(/]+)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<unit>\S+))?")
-_UNITS_IN_A_MV = {"mv": 1.0, "uv": 1e3, "\N{MICRO SIGN}v": 1e3, "v": 1e-3, "nv": 1e6}
+_UNITS_IN_A_MV = {"mv": 1.0, "uv": 1e3, "\N{GREEK SMALL LETTER MU}v": 1e3, "v": 1e-3, "nv": 1e6}
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
 FASTEST_HZ = 100_000.0
@@ -69,7 +69,7 @@ def parse_header(text: str) -> Header:
     name, _, segments = fields[0].partition("/")
     if segments:
         raise UnsupportedFormat("it has several segments")
-    if not fields[1].isdecimal():
+    if not fields[1].isdecimal() or len(fields[1]) > 4:
         raise ConfigError("not a WFDB header: its first line must read `name signals rate samples`")
     count = int(fields[1])
     if count == 0 or len(lines) < 1 + count:
@@ -140,7 +140,7 @@ def _integer(text: str, what: str) -> int:
 
 
 def _whole_number(text: str, what: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 15:
         raise ConfigError(f"the header gives a {what} of {text!r}; it must be a whole number")
     return int(text)
 
