@@ -142,7 +142,7 @@ def _row(task: str, classes: Sequence[str], probability: Floats, labels: Bools, 
     area = auroc(probability, labels)
     interval = macro_auroc(probability, labels, [r.patient for r in recordings])
     positives = labels.sum(axis=0)
-    per_class = {name: round(float(a), 4) for name, a, p in zip(classes, area, positives, strict=True) if p}
+    per_class = {name: round(float(a), 4) for name, a, p in zip(classes, area, positives, strict=True) if 0 < p < len(labels)}
     too_few = tuple(name for name, p in zip(classes, positives, strict=True) if 0 < p < FEWEST_POSITIVES)
     return Row(task, "auroc_macro", **asdict(interval), n=len(labels), leads=leads, per_class=per_class, too_few=too_few)
 
