@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from kernels.findings import TECHNICAL, Finding
@@ -58,7 +58,7 @@ class _Episode:
     active: str | None = None
     onset_s: float = 0.0
     peak: float = 0.0
-    quiet_until_s: float = field(default=float("-inf"))
+    quiet_until_s: float = float("-inf")
 
 
 class Alarm:
@@ -68,17 +68,11 @@ class Alarm:
         self._source = source
         self._rule = rule
         self._findings = [f for f in findings if f.priority != "none"]
-        self._technical = _TECHNICAL_FINDING
-        self._episodes = {f.name: _Episode(deque(maxlen=rule.n)) for f in (*self._findings, self._technical)}
-
-    @property
-    def active(self) -> tuple[str, ...]:
-        """The findings whose alert is raised now."""
-        return tuple(name for name, episode in self._episodes.items() if episode.active)
+        self._episodes = {f.name: _Episode(deque(maxlen=rule.n)) for f in (*self._findings, _TECHNICAL_FINDING)}
 
     def feed(self, scores: Scores) -> Iterator[Alert]:
         """The alerts that these scores raise or clear, the technical one first."""
-        yield from self._advance(self._technical, scores.at_s, float(scores.abstained is not None))
+        yield from self._advance(_TECHNICAL_FINDING, scores.at_s, float(scores.abstained is not None))
         for finding in self._findings:
             if finding.name in scores.probability:
                 yield from self._advance(finding, scores.at_s, scores.probability[finding.name])

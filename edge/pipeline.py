@@ -51,7 +51,7 @@ class Pipeline:
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
         self._monitor = Monitor(card.rate_hz)
         self._scorer = Scorer(source, engine)
-        self.alarm = Alarm(source, card.findings, options.rule)
+        self._alarm = Alarm(source, card.findings, options.rule)
         self._quality: deque[Quality] = deque()
 
     def feed(self, chunk: Chunk) -> Iterator[Event]:
@@ -78,7 +78,7 @@ class Pipeline:
         for _, event in sorted(known, key=lambda item: item[0]):
             yield event
             if isinstance(event, Scores):
-                yield from self.alarm.feed(event)
+                yield from self._alarm.feed(event)
 
     def _seen(self, vitals: Vitals) -> Seen:
         """Joined with the last second of quality that ended by then."""

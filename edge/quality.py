@@ -51,7 +51,7 @@ class Judge:
 
     def __init__(self) -> None:
         self._held: Samples | None = None
-        self._chunk: Chunk | None = None
+        self._last: Chunk | None = None
         self._start = 0
 
     def feed(self, chunk: Chunk) -> Iterator[Quality]:
@@ -66,12 +66,11 @@ class Judge:
             self._start += block
 
     def _take(self, chunk: Chunk) -> None:
-        last, self._chunk = self._chunk, chunk
-        follows = last is not None and (last.end, last.rate_hz, last.leads) == (chunk.start, chunk.rate_hz, chunk.leads)
-        if follows and self._held is not None:
+        if chunk.follows(self._last) and self._held is not None:
             self._held = np.concatenate([self._held, chunk.without_loose()], axis=1)
         else:
             self._held, self._start = chunk.without_loose(), chunk.start
+        self._last = chunk
 
 
 def judge(samples_mv: Samples, leads: tuple[str, ...], rate_hz: float) -> tuple[State, ...]:

@@ -26,11 +26,12 @@ def episode_rows(summary: Summary) -> Iterator[tuple[str, str, str, str, str]]:
 
 def finding_rows(summary: Summary, card: Card) -> Iterator[tuple[str, str, str, str]]:
     """finding, median, highest, share of windows at or above `raise_at`: the most probable first."""
-    for finding in sorted(card.findings, key=lambda f: summary.median(f.name), reverse=True):
+    medians = {finding.name: summary.median(finding.name) for finding in card.findings}
+    for finding in sorted(card.findings, key=lambda f: medians[f.name], reverse=True):
         values = summary.probabilities.get(finding.name)
         if values:
             share = sum(v >= finding.raise_at for v in values) / len(values)
-            yield in_words(finding.name), f"{summary.median(finding.name):.2f}", f"{max(values):.2f}", f"{share:.0%}"
+            yield in_words(finding.name), f"{medians[finding.name]:.2f}", f"{max(values):.2f}", f"{share:.0%}"
 
 
 def unobservable(summary: Summary) -> str:

@@ -39,16 +39,16 @@ class Resample:
     def __init__(self, to_hz: float) -> None:
         self._to_hz = to_hz
         self._resampler: Resampler | None = None
-        self._expected: tuple[int, float, tuple[str, ...]] | None = None
+        self._last: Chunk | None = None
         self._out: int | None = None
         self._skip = 0
 
     def feed(self, chunk: Chunk) -> Iterator[Chunk]:
         """What this chunk completes; after a gap first what was still inside the filter."""
-        if (chunk.start, chunk.rate_hz, chunk.leads) != self._expected:
+        if not chunk.follows(self._last):
             yield from self.flush()
             self._restart(chunk)
-        self._expected = (chunk.end, chunk.rate_hz, chunk.leads)
+        self._last = chunk
         assert self._resampler is not None
         yield from self._emit(self._resampler.feed(chunk.without_loose()))
 
@@ -56,7 +56,7 @@ class Resample:
         """The tail of the filter, at a gap or at the end."""
         if self._resampler is not None:
             yield from self._emit(self._resampler.flush())
-        self._resampler, self._expected = None, None
+        self._resampler, self._last = None, None
 
     def _restart(self, chunk: Chunk) -> None:
         """A gap too short to show at the lower rate costs a sample or two after it, so that no window closes over it."""
@@ -71,8 +71,8 @@ class Resample:
         self._skip -= skipped
         samples = samples[:, skipped:]
         if samples.size:
-            assert self._out is not None and self._expected is not None
-            yield Chunk(self._out, self._to_hz, LEADS, to_standard_leads(samples, self._expected[2]))
+            assert self._out is not None and self._last is not None
+            yield Chunk(self._out, self._to_hz, LEADS, to_standard_leads(samples, self._last.leads))
             self._out += samples.shape[1]
 
 

@@ -26,11 +26,11 @@ class Difference:
         return max(self.probability, self.embedding, self.golden)
 
 
-def compare(bundle: Bundle, engine: str, ecg: Samples, oracle: str = "reference") -> Difference:
-    """Run `ecg` [n, 12, samples] and the golden windows through both engines."""
+def compare(bundle: Bundle, engine: str, ecg: Samples) -> Difference:
+    """Run `ecg` [n, 12, samples] and the golden windows through this engine and the reference."""
     golden = golden_windows(bundle.card.samples)
     ecg = np.concatenate([golden, ecg])
-    ours, theirs = _run(bundle, engine, ecg), _run(bundle, oracle, ecg)
+    ours, theirs = _run(bundle, engine, ecg), _run(bundle, "reference", ecg)
     return Difference(
         probability=_worst(ours.probability, theirs.probability),
         embedding=_worst(ours.embedding, theirs.embedding),

@@ -130,6 +130,11 @@ def recalibrate(bundle: Bundle, fitted: Mapping[str, Calibration], pooled: Calib
     return _finish(model, bundle.card.model_copy(update=facts))
 
 
+def head_of(bundle: Bundle) -> Head:
+    """The head's arrays. Raises BundleError where the graph has none."""
+    return read_head(onnx.load_model_from_string(bundle.onnx))
+
+
 def read_head(model: onnx.ModelProto) -> Head:
     """The head's arrays. Raises BundleError where the graph has none."""
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer if i.name in Head.__slots__}

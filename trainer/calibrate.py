@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from kernels.bundle import Bundle
-from kernels.export import Calibration, read_head, recalibrate
+from kernels.export import Calibration, head_of, recalibrate
 
 from .evaluate import finding_labels, match, run_bundle
 from .metrics import FEWEST_POSITIVES, Bools, Floats, expected_calibration_error
@@ -48,7 +47,7 @@ def calibrate(bundle: Bundle, recordings: Sequence[Recording], metrics: Mapping[
 
 def _logits(bundle: Bundle, recordings: Sequence[Recording]) -> Logits:
     findings = bundle.card.findings
-    head = read_head(onnx.load_model_from_string(bundle.onnx))
+    head = head_of(bundle)
     scored = run_bundle(bundle, recordings)
     raw = scored.by_recording(logit(match(head, scored.embedding, head.text)))
     coded = tuple(i for i, f in enumerate(findings) if f.scp)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 
 from kernels.bundle import Bundle
 from kernels.engine import open_engine
-from kernels.export import Head, read_head
+from kernels.export import Head, head_of
 from kernels.findings import ConfigError, Finding
 from kernels.language import LanguageModel, embed_prompts
 from kernels.signal import Samples, resample
@@ -99,24 +97,19 @@ def evaluate(bundle: Bundle, name: str, root: Path, recordings: Sequence[Recordi
     scored = run_bundle(bundle, recordings, leads)
     shown = ",".join(leads) or "all"
     tasks = dataset(name).tasks(root)
-    rows = [_task_row(task, score_task(bundle, scored, task), recordings, shown) for task in tasks]
+    head, language = head_of(bundle), LanguageModel(bundle.card.text_encoder)
+    rows = [_task_row(task, score_task(head, language, scored, task), recordings, shown) for task in tasks]
     return rows + (_finding_rows(bundle, recordings, scored, shown) if dataset(name).scp_codes else [])
 
 
-def score_task(bundle: Bundle, scored: Scored, task: Task) -> Floats:
+def score_task(head: Head, language: LanguageModel, scored: Scored, task: Task) -> Floats:
     """Zero-shot probabilities [recordings, labels] from the embeddings and the bundle's own head, by the labels' prompts."""
-    head = read_head(onnx.load_model_from_string(bundle.onnx))
     ways = [prompts for label in task.labels for prompts in label.ways]
-    text = embed_prompts(_language(bundle.card.text_encoder), ways)
+    text = embed_prompts(language, ways)
     absent = 1 - match(head, scored.embedding, text)
     ends = np.cumsum([len(label.ways) for label in task.labels])
     any_way = [1 - part.prod(axis=1) for part in np.split(absent, ends[:-1], axis=1)]
     return scored.by_recording(np.stack(any_way, axis=1))
-
-
-@lru_cache(maxsize=1)
-def _language(name: str) -> LanguageModel:
-    return LanguageModel(name)
 
 
 def match(head: Head, embedding: Samples, text: Samples) -> Floats:

@@ -33,6 +33,10 @@ class Chunk:
         """Index of the sample after the last."""
         return self.start + self.samples_mv.shape[1]
 
+    def follows(self, last: Chunk | None) -> bool:
+        """Whether it goes on where `last` ended, with the same leads at the same rate."""
+        return last is not None and (self.start, self.rate_hz, self.leads) == (last.end, last.rate_hz, last.leads)
+
     def without_loose(self) -> Samples:
         """The samples, NaN where a lead is off."""
         if not self.lead_off:
