@@ -1,18 +1,18 @@
-"""A dataset folder in its official layout in; `Recording`s out."""
+"""What was recorded and said of one heart in; a `Recording`, its windows, and the fold its patient belongs to, out."""
 
 from __future__ import annotations
 
-import ast
-import csv
-from collections.abc import Iterator, Sequence
+import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import wfdb
 
-from kernels.findings import ConfigError
-from kernels.signal import Samples, standard_lead, to_standard_leads
+from kernels.signal import Samples, resample
+
+FOLDS = 10
+
+_USUAL_SIZE_MV = (0.128, 0.133, 0.107, 0.123, 0.097, 0.102, 0.159, 0.251, 0.243, 0.240, 0.215, 0.176)
+"""The median standard deviation of each lead over the PTB-XL recordings of folds 1-8 that are in mV."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Recording:
     rate_hz: float
     report: str
     codes: tuple[str, ...]
-    """SCP codes of the cardiologist's statements."""
+    """What the dataset says it shows, in the dataset's own codes: SCP codes in PTB-XL, SNOMED CT in others."""
     machine: tuple[str, ...]
     """GE 12SL acronyms in their order, empty where there are none."""
     patient: str
@@ -34,54 +34,19 @@ class Recording:
     """False where the file holds z-scores instead of mV."""
 
 
-def read_ptb_xl(root: Path, folds: Sequence[int] = range(1, 11)) -> Iterator[Recording]:
-    """The recordings of these folds of a PTB-XL folder (Wagner et al. 2020), in the order of its table.
+def fold_of(patient: str) -> int:
+    """A fold from 1 to 10 that follows from the patient's name alone, for datasets without official folds."""
+    return zlib.crc32(patient.encode()) % FOLDS + 1
 
-    Reads `ptbxl_database.csv`, `scp_statements.csv` and the 100 Hz records, and `12sl_statements.csv`
-    (PTB-XL+, Strodthoff et al. 2023) where it is there. Raises ConfigError for a folder of another kind.
+
+def cut_windows(recording: Recording, rate_hz: float, samples: int, hop: int) -> Samples:
+    """All whole windows, each `hop` after the one before, [n, 12, samples] in mV through the stream's own filter.
+
+    A recording shorter than a window ends in NaN; z-scores are given the usual size of their lead.
     """
-    database = root / "ptbxl_database.csv"
-    if not database.is_file():
-        raise ConfigError(f"{root} is not a PTB-XL folder: {database.name} is missing; give the folder that holds it")
-    machine = _read_machine_statements(root / "12sl_statements.csv")
-    for row in _rows(database):
-        if int(row["strat_fold"]) in folds:
-            yield _read_record(root, row, machine.get(int(row["ecg_id"]), ()))
-
-
-def read_statements(root: Path) -> dict[str, dict[str, str]]:
-    """SCP code -> its row of `scp_statements.csv` (columns diagnostic, form, rhythm, diagnostic_class, description)."""
-    return {row[""]: row for row in _rows(root / "scp_statements.csv")}
-
-
-def read_machine_texts(root: Path) -> dict[str, str]:
-    """12SL acronym -> its English text, empty where the folder has no such table."""
-    path = root / "12sl_statement_texts.csv"
-    return {row["acronym"]: row["text"] for row in _rows(path)} if path.is_file() else {}
-
-
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
-
-
-def _read_machine_statements(path: Path) -> dict[int, tuple[str, ...]]:
-    if not path.is_file():
-        return {}
-    return {int(float(row["ecg_id"])): tuple(ast.literal_eval(row["statements"])) for row in _rows(path)}
-
-
-def _read_record(root: Path, row: dict[str, str], machine: tuple[str, ...]) -> Recording:
-    record = wfdb.rdrecord(str(root / row["filename_lr"]))
-    leads = [standard_lead(name) or name for name in record.sig_name]
-    return Recording(
-        id=row["ecg_id"],
-        samples_mv=to_standard_leads(record.p_signal.T.astype(np.float32), leads),
-        rate_hz=float(record.fs),
-        report=row["report"],
-        codes=tuple(ast.literal_eval(row["scp_codes"])),
-        machine=machine,
-        patient=row["patient_id"],
-        fold=int(row["strat_fold"]),
-        amplitude_known=record.units[0] != "NU",
-    )
+    ecg = resample(recording.samples_mv, recording.rate_hz, rate_hz)
+    if not recording.amplitude_known:
+        ecg = ecg * np.array(_USUAL_SIZE_MV, np.float32)[:, None]
+    ecg = np.pad(ecg, ((0, 0), (0, max(samples - ecg.shape[1], 0))), constant_values=np.nan)
+    starts = range(0, ecg.shape[1] - samples + 1, hop)
+    return np.stack([ecg[:, start : start + samples] for start in starts])
