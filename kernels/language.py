@@ -50,8 +50,9 @@ class LanguageModel:
 
     def embed(self, texts: Sequence[str], batch: int = 64) -> npt.NDArray[np.float32]:
         """[n, d], each row of unit norm."""
-        parts = [self._embed_batch(list(texts[i : i + batch])) for i in range(0, len(texts), batch)]
-        return np.concatenate(parts)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # batches of like length have little padding
+        parts = [self._embed_batch([texts[i] for i in order[start : start + batch]]) for start in range(0, len(texts), batch)]
+        return np.concatenate(parts)[np.argsort(order)]
 
     def _embed_batch(self, texts: list[str]) -> npt.NDArray[np.float32]:
         tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=256, return_tensors="pt")

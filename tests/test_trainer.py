@@ -1,9 +1,13 @@
-"""The trainer on a tiny set in PTB-XL's layout: it learns, resumes to the bit, exports what torch computes, and evaluates."""
+"""The trainer on a tiny set in PTB-XL's layout: it learns, resumes to the bit, shares its work, and exports what torch computes."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +17,51 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import log_loss, roc_auc_score
+from torch import nn
+from torch.nn import functional as F
 from transformers import BertConfig, BertModel, BertTokenizer
 from typer.testing import CliRunner
 
-from kernels.bundle import Bundle
 from kernels.engine import open_engine
 from kernels.export import bake, export_run, read_head
 from kernels.findings import ConfigError, Finding
 from kernels.signal import LEADS
-from tests.conftest import EXCERPT, heart
-from trainer.batches import Augment, keep_leads, windows
-from trainer.calibrate import calibrate, fit
-from trainer.command import app, parse_folds
-from trainer.evaluate import evaluate, finding_labels, read_recordings, run_bundle
-from trainer.loss import jaccard, soft_sigmoid
-from trainer.metrics import auroc, expected_calibration_error, macro_auroc
-from trainer.records import read_ptb_xl
-from trainer.text import captions, collect_concepts, read_prompts
-from trainer.train import Recipe, Training, TrainingSet, load_training_set, train
+from tests.conftest import heart
+from trainer.augment import Augment
+from trainer.batches import Batch, TrainingSet, keep_leads, make_training_set
+from trainer.command import app
+from trainer.datasets.ptb_xl import read_ptb_xl
+from trainer.heldout import Found, find, split
+from trainer.loss import UNTOLD, info_nce, jaccard, soft_sigmoid
+from trainer.model import Encoder, Model, encoder_of
+from trainer.options import parse_folds
+from trainer.ranks import Ranks
+from trainer.recipe import RECIPES, Recipe, check_recipe, read_recipe
+from trainer.records import Recording, cut_windows
+from trainer.source import Source
+from trainer.store import Store, open_store
+from trainer.text import Hidden, Said, collect_concepts, read_prompts, what_is_said
+from trainer.train import TRAIN_FOLDS, Training, batch_losses, train
+from trainer.train_command import changed
+from trainer.warmup import WarmUp
 
 RECIPE = Recipe(epochs=3, batch=8, width=4, kernel=3, dim=16, learning_rate=5e-3)
 FINDINGS = (
     Finding(name="slow", prompts=("sinus bradycardia",), scp=("SBRAD",)),
     Finding(name="fast", prompts=("sinus tachycardia",), scp=("STACH",)),
 )
+MACHINE = {"NSR": "Normal sinus rhythm", "NML": "*** Normal ECG ***", "LPAREN": "("}
+SCP = {code: code for code in read_prompts()}
 
 
 @pytest.fixture(scope="module")
-def data(ptbxl: Path) -> TrainingSet:
-    return load_training_set([ptbxl], RECIPE)
+def store(ptbxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return open_store([Source("ptb-xl", ptbxl, TRAIN_FOLDS)], 100, 10, tmp_path_factory.mktemp("windows"))
+
+
+@pytest.fixture(scope="module")
+def data(store: Store, ptbxl: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    return make_training_set(store, [Source("ptb-xl", ptbxl, TRAIN_FOLDS)], RECIPE, Hidden(), tmp_path_factory.mktemp("set"))
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +71,149 @@ def run(data: TrainingSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_reads_the_official_layout(ptbxl: Path) -> None:
-    recordings = list(read_ptb_xl(ptbxl, [9]))
-    assert [r.fold for r in recordings] == [9] * 4
-    assert recordings[0].samples_mv.shape == (12, 1000)
-    assert recordings[0].machine == ("NSR", "NML")
-    assert "NORM" in recordings[0].codes
+def ecg_of(root: Path, folds: list[int]) -> torch.Tensor:
+    """[n, 12, 1000]"""
+    return torch.from_numpy(np.concatenate([cut_windows(r, 100, 1000, hop=1000) for r in read_ptb_xl(root, folds)]))
 
 
-def test_a_folder_of_another_kind_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ptbxl_database\.csv is missing"):
-        list(read_ptb_xl(tmp_path))
+# Recipes
 
 
-def test_captions_say_codes_and_machine_statements(ptbxl: Path) -> None:
-    recording = next(iter(read_ptb_xl(ptbxl)))
-    coded, spoken, both = captions(recording, read_prompts(), {"NSR": "Normal sinus rhythm", "NML": "*** Normal ECG ***"})
-    assert coded == "normal ECG, sinus rhythm"
-    assert spoken == "Normal sinus rhythm Normal ECG"
-    assert both == f"{coded}. {spoken}"
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_read_and_builds_an_encoder_under_six_million_parameters(path: Path) -> None:
+    recipe = read_recipe(path.stem)
+    assert sum(p.numel() for p in encoder_of(recipe.model_dump()).parameters()) <= 6_000_000
 
 
-def test_rare_concepts_and_glue_are_left_out(ptbxl: Path) -> None:
-    concepts = collect_concepts(read_ptb_xl(ptbxl), read_prompts(), {"NSR": "Normal sinus rhythm", "LPAREN": "("}, at_least=11)
-    assert concepts.names == ("12SL:NSR", "NORM", "SBRAD", "SR", "STACH")
+def test_a_wrong_recipe_says_which_key_and_what_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no recipe 'best'; give a file, or one of cardiogloss, etp, mets"):
+        read_recipe("best")
+    (tmp_path / "mine.toml").write_text("epoch = 3")
+    with pytest.raises(ConfigError, match=r"epoch: .*; known keys are text_encoder, width"):
+        read_recipe(str(tmp_path / "mine.toml"))
+    for line, words in (
+        ("epochs=0", "greater than or equal to 1"),
+        ('class_prompt="ECG"', "must hold {text} once"),
+        ("epochs", "is not TOML"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            changed(RECIPE, [line])
+    with pytest.raises(ConfigError, match="must not both be 0"):
+        check_recipe({"caption_weight": 0, "concept_weight": 0}, "mine")
+    assert changed(RECIPE, ["epochs=7", 'loss="info-nce"']).loss == "info-nce"
+
+
+# Texts
+
+
+def recording(report: str = "", codes: tuple[str, ...] = (), machine: tuple[str, ...] = ()) -> Recording:
+    return Recording("1", np.zeros((12, 10), np.float32), 100, report, codes, machine, "1", 1)
+
+
+def test_captions_say_codes_machine_statements_and_the_report_in_english() -> None:
+    said = what_is_said(recording("sinusrhythmus. linksschenkelblock", ("NORM", "SR"), ("NSR", "NML")), SCP, read_prompts(), MACHINE)
+    assert said.caption("codes") == "normal ECG, sinus rhythm"
+    assert said.caption("machine") == "Normal sinus rhythm Normal ECG"
+    assert said.caption("report") == "sinus rhythm, left bundle branch block"
+    assert said.caption("all") == ". ".join(said.caption(who) for who in ("codes", "machine", "report"))
+    assert set(said.concepts) == {"NORM", "SR", "12SL:NSR", "12SL:NML", "report:sinus rhythm", "report:left bundle branch block"}
+
+
+def test_who_is_silent_is_spoken_for_by_the_others() -> None:
+    assert what_is_said(recording(codes=("SR",)), SCP, read_prompts(), {}).caption("report") == "sinus rhythm"
+    assert what_is_said(recording(), SCP, read_prompts(), {}).caption("all") == "ECG"
+
+
+def test_rare_concepts_glue_and_hidden_ones_are_left_out() -> None:
+    count = Counter(
+        {"NORM": 9, "SR": 9, "SBRAD": 4, "12SL:NSR": 9, "12SL:LPAREN": 9, "report:sinus bradycardia": 9, "report:T wave inversion": 9}
+    )
+    concepts = collect_concepts(count, read_prompts(), {"NSR": "Normal sinus rhythm", "LPAREN": ""}, Hidden.of(["sinus bradycardia"]))
+    assert concepts.names == ("12SL:NSR", "NORM", "SR", "report:T wave inversion")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Left bundle branch block", True),
+        ("block of the left branch, bundle", True),
+        ("incomplete left bundle-branch block", True),
+        ("right bundle branch block", False),
+        ("LBBB", False),
+        ("", False),
+    ],
+)
+def test_a_text_names_what_is_hidden_when_it_holds_all_its_words(text: str, named: bool) -> None:
+    hidden = Hidden.of(["left bundle branch block"])
+    assert hidden.named_by(text) is named
+    assert Said((), codes=(text,), report=(text, "sinus rhythm")).without(hidden).caption("report") == (
+        "sinus rhythm" if named else f"{text}, sinus rhythm"
+    )
+
+
+def test_nothing_hidden_changes_nothing() -> None:
+    said = Said(("SR",), codes=("sinus rhythm",), machine=("(",), report=("normal ECG",))
+    assert said.without(Hidden()) == said
+
+
+# The store
+
+
+def test_the_store_holds_every_window_and_is_read_once(ptbxl: Path, store: Store) -> None:
+    assert np.array_equal(store.ecg, ecg_of(ptbxl, list(TRAIN_FOLDS)).numpy())
+    assert [said.codes for _, said in store.said()] == [
+        tuple(read_prompts()[code][0] for code in r.codes) for r in read_ptb_xl(ptbxl, TRAIN_FOLDS)
+    ]
+    before = (store.folder / "ecg.f32").stat().st_mtime_ns
+    again = open_store([Source("ptb-xl", ptbxl, TRAIN_FOLDS)], 100, 10, store.folder.parent)
+    assert (again.folder / "ecg.f32").stat().st_mtime_ns == before
+
+
+def test_a_long_recording_gives_every_whole_window_and_a_short_one_ends_in_nan() -> None:
+    long, short = (Recording("1", heart(70, seconds, 100), 100, "", (), (), "1", 1) for seconds in (25, 4))
+    assert cut_windows(long, 100, 1000, hop=1000).shape == (2, 12, 1000)
+    assert np.isnan(cut_windows(short, 100, 1000, hop=1000)[0, :, 400:]).all()
+    assert not np.isnan(cut_windows(short, 100, 1000, hop=1000)[0, :, :399]).any()
+
+
+def test_memory_does_not_grow_with_the_data(ptbxl: Path, tmp_path: Path) -> None:
+    peaks = []
+    for folds in ([1], TRAIN_FOLDS):
+        tracemalloc.start()
+        open_store([Source("ptb-xl", ptbxl, tuple(folds))], 100, 10, tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_what_a_data_set_never_speaks_of_is_neither_shown_nor_absent(data: TrainingSet, tmp_path: Path) -> None:
+    """MIT-BIH knows rhythms: it must not teach that its recordings have a normal voltage."""
+    assert set(np.unique(data.shown)) == {0, 1}
+    told = next(iter(_challenge_set(tmp_path).shown))
+    names = _challenge_set(tmp_path).concepts.names
+    assert {name: told[i] for i, name in enumerate(names)}["SBRAD"] == 1
+    assert {told[i] for i, name in enumerate(names) if name.startswith(("12SL:", "report:"))} <= {UNTOLD}
+
+
+def _challenge_set(folder: Path) -> TrainingSet:
+    root = folder / "csn"
+    root.mkdir(exist_ok=True)
+    for i in range(12):
+        digits = (heart(50, 10, 500, seed=i) * 1000).astype("<i2")
+        (root / f"JS{i}.mat").write_bytes(b"\0" * 24 + digits.T.tobytes())
+        lines = [f"JS{i}.mat 16+24 1000/mV 16 0 0 0 0 {lead}" for lead in LEADS]
+        (root / f"JS{i}.hea").write_text("\n".join([f"JS{i} 12 500 {digits.shape[1]}", *lines, "#Dx: 426177001", ""]))
+    sources = [Source.parse(f"csn={root}", range(1, 11))]
+    return make_training_set(open_store(sources, 100, 10, folder / "windows"), sources, RECIPE, Hidden(), folder / "set")
+
+
+@pytest.mark.parametrize(("text", "words"), [("nothing", "is not a folder"), ("ptb=.", "unknown dataset 'ptb'")])
+def test_a_wrong_source_says_what_it_wants(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Source.parse(text, [1])
+
+
+# Losses
 
 
 @given(hnp.arrays(bool, st.tuples(st.integers(2, 8), st.integers(1, 6))))
@@ -95,9 +232,30 @@ def test_identical_reports_are_positives_of_each_other() -> None:
     assert logits.grad[0, 0] < 0 < logits.grad[0, 2]
 
 
+def test_sigmoid_loss_equals_torch_and_untold_targets_pull_nowhere() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([[0.0, 1, 0, 1, UNTOLD]] * 4)
+    loss = soft_sigmoid(logits, targets)
+    assert torch.allclose(loss, nn.BCEWithLogitsLoss(reduction="sum")(logits[:, :4], targets[:, :4]) / 4)
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[:, 4].any()
+    assert logits.grad[:, :4].all()
+
+
+def test_info_nce_equals_cross_entropy_both_ways() -> None:
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    own = torch.arange(6)
+    wanted = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    assert torch.allclose(info_nce(logits, torch.eye(6)), wanted)
+
+
+# Augmentation
+
+
 def test_augmentation_is_drawn_from_its_generator_and_hides_whole_leads(ptbxl: Path) -> None:
-    ecg = windows(list(read_ptb_xl(ptbxl, [1, 2])), 100, 10)
-    first, again = (Augment(torch.Generator().manual_seed(5), masked=1.0)(ecg) for _ in range(2))
+    ecg = ecg_of(ptbxl, [1, 2])
+    first, again = (Augment(torch.Generator().manual_seed(5), lead_subsets=1.0)(ecg) for _ in range(2))
     assert torch.equal(first.nan_to_num(), again.nan_to_num())
     present = ~first.isnan().all(dim=2)
     assert present.any(dim=1).all()
@@ -105,12 +263,45 @@ def test_augmentation_is_drawn_from_its_generator_and_hides_whole_leads(ptbxl: P
     assert torch.equal(present[both][:, 2:6].all(dim=1), both[both])
 
 
+def test_every_customary_set_of_leads_is_drawn() -> None:
+    ecg = torch.zeros(4000, 12, 8)
+    present = ~Augment(torch.Generator().manual_seed(0), lead_subsets=0.9)(ecg).isnan().all(dim=2)
+    drawn = {"".join("x" if there else "." for there in row) for row in present.tolist()}
+    for names in ("I", "II", "I II III aVR aVL aVF", "II V1", "I II III aVR aVL aVF V2", " ".join(LEADS)):
+        assert "".join("x" if lead in names.split() else "." for lead in LEADS) in drawn
+
+
+def test_reversed_arms_keep_einthovens_law(ptbxl: Path) -> None:
+    """A lead that follows from I and II still does, and the chest does not notice."""
+    ecg = ecg_of(ptbxl, list(TRAIN_FOLDS))
+    ecg = ecg.clone()
+    ecg[:, 2], ecg[:, 3] = ecg[:, 1] - ecg[:, 0], -(ecg[:, 0] + ecg[:, 1]) / 2
+    ecg[:, 4], ecg[:, 5] = ecg[:, 0] - ecg[:, 1] / 2, ecg[:, 1] - ecg[:, 0] / 2
+    ecg = ecg.repeat(20, 1, 1)
+    seen = Augment(torch.Generator().manual_seed(1))._reversed(ecg)
+    changed_ = (seen != ecg).any(dim=2)
+    assert changed_.any(dim=0).tolist() == [True] * 5 + [False] * 7
+    assert torch.allclose(seen[:, 2], seen[:, 1] - seen[:, 0], atol=1e-6)
+    assert torch.allclose(seen[:, 4], seen[:, 0] - seen[:, 1] / 2, atol=1e-6)
+    hit = changed_[:, 0]
+    assert torch.equal(seen[hit, 0], -ecg[hit, 0])
+    assert 0.005 < hit.float().mean() < 0.05
+
+
+def test_without_electrodes_and_subsets_nothing_changes(ptbxl: Path) -> None:
+    ecg = ecg_of(ptbxl, [1])
+    assert torch.equal(Augment(torch.Generator(), lead_subsets=0.0, electrode=False)(ecg), ecg)
+
+
 def test_keep_leads_is_what_a_device_with_these_leads_shows(ptbxl: Path) -> None:
-    ecg = windows(list(read_ptb_xl(ptbxl, [1])), 100, 10)
+    ecg = ecg_of(ptbxl, [1])
     one, two = keep_leads(ecg, ["II"]), keep_leads(ecg, ["I", "II"])
     assert [lead for lead, x in zip(LEADS, one[0], strict=True) if not x.isnan().any()] == ["II"]
     assert [lead for lead, x in zip(LEADS, two[0], strict=True) if not x.isnan().any()] == list(LEADS[:6])
     assert torch.allclose(two[:, 2], ecg[:, 1] - ecg[:, 0])
+
+
+# Training
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(data: TrainingSet, run: Path, tmp_path: Path) -> None:
@@ -126,58 +317,156 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(data: TrainingSet, ru
 
 def test_a_run_of_another_recipe_or_a_damaged_one_is_not_taken_up(data: TrainingSet, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="begun with another epochs, learning_rate"):
-        Training(replace(RECIPE, epochs=9, learning_rate=1e-3), data, run)
+        Training(RECIPE.model_copy(update={"epochs": 9, "learning_rate": 1e-3}), data, run)
     (tmp_path / "checkpoint.pt").write_bytes(b"half")
     with pytest.raises(ConfigError, match="is damaged"):
         Training(RECIPE, data, tmp_path)
-    with pytest.raises(ConfigError, match="--batch 64 must lie between 1 and the 3"):
-        Training(replace(RECIPE, batch=64), data, tmp_path / "new")
+    with pytest.raises(ConfigError, match=r"batch 64 exceeds the 3. windows"):
+        Training(RECIPE.model_copy(update={"batch": 64}), data, tmp_path / "new")
 
 
-def test_the_loss_falls(data: TrainingSet, tmp_path: Path) -> None:
-    losses = [epoch["concept"] for epoch in train(Training(RECIPE, data, tmp_path))]
+@pytest.mark.parametrize("name", ["mets", "etp", "cardiogloss"])
+def test_every_recipe_learns_and_exports_what_torch_computes(
+    name: str, data: TrainingSet, store: Store, ptbxl: Path, tmp_path: Path
+) -> None:
+    small = {"epochs": 4, "batch": 8, "width": 4, "kernel": 3, "dim": 16, "learning_rate": 5e-3, "short_epochs": 1}
+    recipe = read_recipe(name).model_copy(update=small)
+    own = make_training_set(store, [Source("ptb-xl", ptbxl, TRAIN_FOLDS)], recipe, Hidden(), tmp_path)
+    training = Training(recipe, own, tmp_path)
+    part = "concept" if recipe.concept_weight else "caption"
+    losses = [epoch[part] for epoch in train(training)]
     assert losses[-1] < losses[0]
-
-
-def test_the_bundle_computes_what_torch_computes(data: TrainingSet, run: Path, ptbxl: Path) -> None:
-    bundle = export_run(run, FINDINGS)
-    model = Training(RECIPE, data, run).ema.module.eval()
-    ecg = keep_leads(windows(list(read_ptb_xl(ptbxl, [9])), 100, 10), ["I", "II", "V3"])
+    model, bundle = training.ema.module.eval(), export_run(tmp_path, FINDINGS)
+    ecg = keep_leads(ecg_of(ptbxl, [9]), ["I", "II", "V3"])
+    match = model.match_concept if recipe.concept_weight else model.match_caption
     with torch.inference_mode():
         embedding = model.encoder(ecg)
         text = model.text(torch.from_numpy(read_head(onnx.load_model_from_string(bundle.onnx)).text))
-        probability = model.match_concept(embedding, text).sigmoid()
+        probability = match(embedding, text).sigmoid()
     with open_engine(bundle) as engine:
         result = engine.run(ecg.numpy())
     assert np.allclose(result.embedding, embedding, atol=1e-5)
     assert np.allclose(result.probability, probability, atol=1e-5)
+    assert bundle.card.training["recipe"]["class_prompt"] == recipe.class_prompt
 
 
-def test_calibration_travels_in_the_bundle_and_evaluation_prints_its_rows(run: Path, ptbxl: Path) -> None:
-    recordings = read_recordings("ptb-xl", ptbxl, range(1, 11))
-    raw = export_run(run, FINDINGS)
-    fitted = calibrate(raw, recordings, {"rows": []})
-    rows = {(row.task, row.metric): row for row in evaluate(fitted, "ptb-xl", ptbxl, recordings)}
-    labels = finding_labels(FINDINGS, recordings)
-    before, after = (log_loss(labels.ravel(), run_bundle(b, recordings).probability.ravel()) for b in (raw, fitted))
-    assert set(fitted.card.calibrated) == {"slow", "fast"}
-    assert after < before
-    assert rows["rhythm", "auroc_macro"].n == 40
-    assert rows["rhythm", "auroc_macro"].low <= rows["rhythm", "auroc_macro"].value <= rows["rhythm", "auroc_macro"].high
+def test_a_warmed_up_encoder_tells_windows_apart_and_resumes_to_the_bit(store: Store, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"warmup_epochs": 3})
+
+    def warm(folder: Path, epochs: int) -> tuple[Encoder, list[float]]:
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        warming = WarmUp(recipe, encoder_of(recipe.model_dump()), store.ecg, folder, None, Ranks())
+        losses = [loss for loss, _ in zip(warming.run(), range(epochs), strict=False)]
+        return warming.encoder, losses
+
+    whole, losses = warm(tmp_path / "whole", 3)
+    warm(tmp_path / "cut", 1)
+    resumed, _ = warm(tmp_path / "cut", 3)
+    assert losses[-1] < losses[0]
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
 
 
-def test_baking_swaps_only_the_findings(run: Path, ptbxl: Path) -> None:
-    bundle = calibrate(export_run(run, FINDINGS), read_recordings("ptb-xl", ptbxl, range(1, 11)), {})
-    new = Finding(name="wide", prompts=("left bundle branch block", "LBBB"))
-    baked = bake(bundle, [new, FINDINGS[1]])
-    ecg = windows(list(read_ptb_xl(ptbxl, [1])), 100, 10).numpy()
-    with open_engine(bundle) as before, open_engine(baked) as after:
-        old, now = before.run(ecg), after.run(ecg)
-    assert np.array_equal(old.embedding, now.embedding)
-    assert np.allclose(old.probability[:, 1], now.probability[:, 1], atol=1e-6)
-    assert now.probability.shape == (4, 2)
-    assert baked.card.calibrated == ("fast",)
-    assert baked.card.sha256 != bundle.card.sha256
+# Several processes
+
+RANK = """
+import sys
+from pathlib import Path
+import torch
+from tests.test_trainer import gradients
+from trainer.ranks import ranks
+with ranks() as among:
+    torch.set_num_threads(1)
+    found = gradients(sys.argv[1], among)
+    torch.save(found, Path(sys.argv[2]) / f"{among.rank}.pt")
+"""
+
+
+def gradients(loss: str, among: Ranks) -> dict[str, torch.Tensor]:
+    """The loss and every gradient of one batch of eight, of which this rank sees its share."""
+    recipe = RECIPE.model_copy(update={"loss": loss, "soft_targets": loss == "sigmoid"})
+    torch.manual_seed(3)
+    model = Model(6, encoder_of(recipe.model_dump())).eval()  # batch norm of a share is not that of the whole
+    whole = Batch(torch.randn(8, 12, 200), torch.randn(8, 6), (torch.rand(8, 5) < 0.4).float())
+    concept = torch.randn(5, 6)
+    batch = Batch(*(among.share(part) for part in (whole.ecg, whole.caption, whole.shown)))
+    losses = batch_losses(model, recipe, among, model.encoder(batch.ecg), batch, concept)
+    (losses["caption"] + losses["concept"]).backward()
+    among.average_gradients(model)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {name: value.detach() for name, value in losses.items()} | found
+
+
+def torchrun(*words: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launch, *words], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "info-nce"])
+def test_two_processes_have_the_loss_and_the_gradients_of_one(loss: str, tmp_path: Path) -> None:
+    """Negatives are gathered: each signal meets the captions of both."""
+    (tmp_path / "rank.py").write_text(RANK)
+    torchrun(str(tmp_path / "rank.py"), loss, str(tmp_path))
+    alone = gradients(loss, Ranks())
+    for rank in (0, 1):
+        shared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert shared.keys() == alone.keys()
+        assert all(torch.allclose(shared[name], alone[name], atol=1e-5) for name in alone)
+
+
+def test_torchrun_trains_one_model_on_two_processes(ptbxl: Path, tmp_path: Path) -> None:
+    sets = [word for line in ("epochs=1", "batch=8", "width=4", "kernel=3", "warmup_epochs=1") for word in ("--set", line)]
+    torchrun("-m", "trainer", "train", "--root", str(ptbxl), "--out", str(tmp_path / "run"), *sets)
+    assert len(export_run(tmp_path / "run", FINDINGS).card.findings) == 2
+
+
+# What was never heard of
+
+
+def test_every_finding_is_held_out_once_and_its_words_reach_no_text(store: Store, ptbxl: Path, tmp_path: Path) -> None:
+    from trainer.datasets import dataset
+
+    parts = split(dataset("ptb-xl").tasks(ptbxl), 2)
+    names = [label.name for part in parts for label in part.labels]
+    assert sorted(names) == sorted({"NORM", "LVOLT", "SR", "SBRAD", "STACH"})
+    for part in parts:
+        own = make_training_set(store, [Source("ptb-xl", ptbxl, TRAIN_FOLDS)], RECIPE, part.hidden, tmp_path / str(part.number))
+        assert not {label.name for label in part.labels} & set(own.concepts.names)
+        said = [said.without(part.hidden).caption(who) for _, said in store.said() for who in ("codes", "machine", "report", "all")]
+        spoken = [*said, *(text for texts in own.concepts.phrasings for text in texts)]
+        assert not [text for text in spoken if any(prompt in text for label in part.labels for way in label.ways for prompt in way)]
+
+
+def test_held_out_figures_average_what_has_enough_positives() -> None:
+    from trainer.datasets import Label
+
+    rng = np.random.default_rng(0)
+    shown = np.zeros((60, 2), bool)
+    shown[:20, 0], shown[:3, 1] = True, True
+    labels = tuple(Label(name, frozenset([name]), (("x",),)) for name in "ab")
+    found = Found(labels, shown + 0.1 * rng.normal(size=shown.shape), shown, tuple(map(str, range(60))))
+    interval, per_class = found.macro_auroc(["a", "b"])
+    assert per_class == {"a": 1.0}
+    assert interval.value == interval.high == 1.0
+
+
+def test_a_model_finds_by_cosine_what_its_bundle_finds_by_probability(data: TrainingSet, run: Path, ptbxl: Path) -> None:
+    from kernels.language import LanguageModel
+    from trainer.datasets import Label
+
+    label = Label("SBRAD", frozenset(["SBRAD"]), (("sinus bradycardia",),))
+    model = Training(RECIPE, data, run).ema.module
+    found = find(model, RECIPE, LanguageModel(), [label], read_ptb_xl(ptbxl, [9, 10]))
+    with open_engine(export_run(run, FINDINGS)) as engine:
+        probability = engine.run(ecg_of(ptbxl, [9, 10]).numpy()).probability[:, 0]
+    assert np.array_equal(np.argsort(found.cosine[:, 0]), np.argsort(probability))
+    assert found.shown[:, 0].tolist() == ["SBRAD" in r.codes for r in read_ptb_xl(ptbxl, [9, 10])]
+
+
+# The rest
 
 
 def test_a_text_encoder_of_another_width_or_none_is_refused(run: Path, tmp_path: Path) -> None:
@@ -193,92 +482,17 @@ def test_a_text_encoder_of_another_width_or_none_is_refused(run: Path, tmp_path:
         bake(bundle, new, str(tmp_path))
 
 
-@given(hnp.arrays(float, 60, elements=st.floats(-3, 3).map(lambda x: round(x, 2))), hnp.arrays(bool, 60))
-def test_auroc_equals_sklearn(scores: np.ndarray, labels: np.ndarray) -> None:
-    area = auroc(scores[:, None], labels[:, None])[0]
-    if labels.all() or not labels.any():
-        assert np.isnan(area)
-    else:
-        assert area == pytest.approx(roc_auc_score(labels, scores))
-
-
-def test_calibration_error_equals_the_curve_of_sklearn() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.random(5000)
-    label = rng.random(5000) < p**2
-    frequency, mean = calibration_curve(label, p, n_bins=10)
-    weight = np.histogram(p, bins=10, range=(0, 1))[0] / len(p)
-    assert expected_calibration_error(p, label) == pytest.approx((abs(frequency - mean) * weight).sum())
-
-
-def test_platt_finds_the_slope_that_made_the_labels() -> None:
-    rng = np.random.default_rng(0)
-    raw = rng.normal(size=20_000)
-    slope, offset = fit(raw, rng.random(20_000) < 1 / (1 + np.exp(-(2 * raw - 1))), (1.0, 0.0))
-    assert (slope, offset) == (pytest.approx(2, abs=0.1), pytest.approx(-1, abs=0.1))
-
-
-def test_classes_with_few_positives_are_not_averaged() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.zeros((100, 2), bool)
-    labels[:20, 0], labels[:4, 1] = True, True
-    scores = np.where(labels, 1.0, 0.0) + rng.normal(scale=0.1, size=labels.shape)
-    scores[:, 1] = -scores[:, 1]
-    assert macro_auroc(scores, labels, [str(i) for i in range(100)], draws=20).value == 1.0
-
-
-def test_the_interval_draws_patients_not_recordings() -> None:
-    """Every recording ten times over says no more than once."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(40)[:, None] % 2 == 0
-    scores = labels + rng.normal(scale=1.0, size=labels.shape)
-    patients = [str(i) for i in range(40)]
-    once = macro_auroc(scores, labels, patients, draws=200)
-    tenfold = macro_auroc(np.repeat(scores, 10, axis=0), np.repeat(labels, 10, axis=0), list(np.repeat(patients, 10)), draws=200)
-    assert tenfold.high - tenfold.low == pytest.approx(once.high - once.low, rel=0.01)
-
-
-def test_cinc2017_strips_of_any_length_are_scored_by_their_windows(bundle: Bundle, tmp_path: Path) -> None:
-    for i in range(12):
-        digits = (heart(60 + 5 * i, 6 + 2 * i, 300, seed=i)[0] * 1000).astype("<i2")
-        (tmp_path / f"A{i}.mat").write_bytes(b"\0" * 24 + digits.tobytes())
-        (tmp_path / f"A{i}.hea").write_text(f"A{i} 1 300 {len(digits)}\nA{i}.mat 16+24 1000/mV 16 0 0 0 0 ECG\n")
-    (tmp_path / "REFERENCE.csv").write_text("".join(f"A{i},{'AN'[i % 2]}\n" for i in range(12)))
-    recordings = read_recordings("cinc2017", tmp_path, [])
-    (row,) = evaluate(bundle, "cinc2017", tmp_path, recordings)
-    assert (row.task, row.n, list(row.per_class)) == ("rhythm", 12, ["A"])
-
-
-def test_mitdb_windows_carry_the_rhythm_that_fills_them(tmp_path: Path) -> None:
-    for path in EXCERPT.parent.glob("mitdb201af.*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    windows_ = read_recordings("mitdb", tmp_path, [])
-    rhythms = [r.codes[0] for r in windows_]
-    assert len(windows_) == 27
-    assert rhythms[:7] == ["AFIB"] * 7
-    assert rhythms[9:17] == ["N"] * 8
-    assert rhythms[18:21] == ["AFIB"] * 3
-    assert {r.patient for r in windows_} == {"mitdb201af"}
-
-
-@pytest.mark.parametrize(("name", "words"), [("cinc2017", "REFERENCE.csv"), ("mitdb", "no WFDB record"), ("ptb", "allowed are ptb-xl")])
-def test_a_wrong_dataset_or_folder_says_what_it_wants(name: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=words):
-        read_recordings(name, tmp_path, [9])
-
-
-def test_the_commands_train_evaluate_and_say_what_is_wrong(ptbxl: Path, tmp_path: Path, bundle: Bundle) -> None:
+def test_the_commands_train_hold_out_and_say_what_is_wrong(ptbxl: Path, tmp_path: Path) -> None:
     runner = CliRunner()
-    words = ["train", "--root", str(ptbxl), "--out", str(tmp_path / "run"), "--epochs", "1", "--batch", "8", "--width", "4"]
-    assert runner.invoke(app, words).exit_code == 0
+    sets = [word for line in ("epochs=1", "batch=8", "width=4", "kernel=3") for word in ("--set", line)]
+    trained = runner.invoke(app, ["train", "--root", str(ptbxl), "--out", str(tmp_path / "run"), *sets])
+    assert trained.exit_code == 0, trained.exception
     assert {"encoder.pt2", "head.npz", "training.json", "checkpoint.pt"} <= {p.name for p in (tmp_path / "run").iterdir()}
-    out = tmp_path / "rows.json"
-    done = runner.invoke(app, ["evaluate", "--root", str(ptbxl), "--folds", "1-3", "--leads", "I,II", "--json", str(out)])
-    assert done.exit_code == 0
-    rows = json.loads(out.read_text(), parse_constant=pytest.fail)["rows"]
-    assert {row["task"] for row in rows} >= {"superclass", "diagnostic", "form", "rhythm"}
-    wrong = runner.invoke(app, ["evaluate", "--root", str(ptbxl), "--dataset", "ptb"])
-    assert isinstance(wrong.exception, ConfigError)
+    out = tmp_path / "held.json"
+    words = ["held-out", "--root", str(ptbxl), "--out", str(tmp_path / "held"), "--parts", "2", "--folds", "1-10", "--json", str(out)]
+    held = runner.invoke(app, [*words, *sets])
+    assert held.exit_code == 0, held.exception
+    assert {row["task"] for row in json.loads(out.read_text())["rows"]} >= {"held-out rhythm", "held-out all"}
     for text in ("nine", "8-1", "1-8-9", ""):
         with pytest.raises(ConfigError, match="must read like"):
             parse_folds(text)

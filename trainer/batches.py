@@ -1,140 +1,143 @@
-"""`Recording`s in; augmented batches of windows, caption embeddings and concept targets out."""
+"""Windows and what is said of them, on disk, in; batches of signal, caption embeddings and concept targets out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import wfdb
 from torch import Tensor
 
-from kernels.signal import LEADS, derive_limb_leads, resample
+from kernels.language import LanguageModel
+from kernels.signal import LEADS, Samples, derive_limb_leads
 
-from .records import Recording
+from .datasets.ptb_xl import read_machine_texts
+from .loss import UNTOLD
+from .ranks import Ranks
+from .recipe import Recipe
+from .source import Source
+from .store import Store
+from .text import Concepts, Hidden, Said, collect_concepts, speaker
 
-_LIMB = {"III", "aVR", "aVL", "aVF"}
-_LEAD_SETS = ("I", "II", "I II", "I II V2", "II V1", "II V5", "I II V1 V5", "I II V2 V5")
+_CHUNK = 1024
+"""Texts that are embedded, and lines that are read, at a time."""
+
+Rows = npt.NDArray[np.int32]
+Targets = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """A training set in memory; row i of each tensor belongs to one recording."""
+class Batch:
+    """Row i of each tensor belongs to one window."""
 
     ecg: Tensor
     """[n, 12, samples] in mV."""
-    captions: Tensor
-    """[n, captions, text_dim]: embeddings of the frozen language model."""
+    caption: Tensor
+    """[n, text_dim]: of the frozen language model."""
     shown: Tensor
-    """[n, concepts] of 0 and 1."""
+    """[n, concepts]: 1 shown, 0 not, `UNTOLD` where the data set never speaks of it."""
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """One epoch in random order, without the incomplete last batch; one caption of each recording at random."""
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """The pairs of a training run, mapped from disk, and each concept's phrasings as embeddings."""
+
+    ecg: Samples
+    texts: Samples
+    """[distinct captions, text_dim]"""
+    captions: Rows
+    """[n, ways to say it]: rows of `texts`."""
+    shown: Targets
+    """[n, concepts]"""
+    phrasings: Tensor
+    """[concepts, phrasings, text_dim]"""
+    concepts: Concepts
+
+    def batches(self, size: int, generator: torch.Generator, ranks: Ranks) -> Iterator[Batch]:
+        """One epoch in random order, without the incomplete last batch; one caption of each recording at random.
+
+        `size` is that of all ranks together; each yields its own share.
+        """
         order = torch.randperm(len(self.ecg), generator=generator)
-        for rows in order[: len(order) // size * size].split(size):
-            which = torch.randint(self.captions.shape[1], (size,), generator=generator)
-            yield self.ecg[rows], self.captions[rows, which], self.shown[rows]
+        for drawn in order[: len(order) // size * size].split(size):
+            saying = torch.randint(self.captions.shape[1], (size,), generator=generator)
+            rows, way = (ranks.share(x).numpy() for x in (drawn, saying))
+            parts = (self.ecg[rows], self.texts[self.captions[rows, way]], self.shown[rows])
+            yield Batch(*(torch.from_numpy(np.ascontiguousarray(part)).to(ranks.device) for part in parts))
 
 
-def windows(recordings: Sequence[Recording], rate_hz: float, window_s: float) -> Tensor:
-    """[n, 12, samples] in mV through the stream's own filter; z-scores are given the usual size of their lead back."""
-    usual = _usual_size([r for r in recordings if r.amplitude_known])
-    samples = round(rate_hz * window_s)
-    ecg = [resample(r.samples_mv, r.rate_hz, rate_hz)[:, :samples] for r in recordings]
-    scaled = [x if r.amplitude_known else x * usual for x, r in zip(ecg, recordings, strict=True)]
-    return torch.from_numpy(np.stack(scaled))
+def make_training_set(store: Store, sources: Sequence[Source], recipe: Recipe, hidden: Hidden, folder: Path) -> TrainingSet:
+    """Embed what is said of the windows of a store, as the recipe wants it, into files of `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = {word: text for source in sources for word, text in read_machine_texts(source.root).items()}
+    prompts = {name: texts for source in sources for name, texts in source.prompts.items()}
+    count, speakers = _listen(store)
+    wanted = {name: n for name, n in count.items() if speaker(name) in recipe.concepts}
+    concepts = collect_concepts(wanted, prompts, machine, hidden)
+    told = {source.name: _told(concepts, source, speakers[source.name]) for source in sources}
+    language = LanguageModel(recipe.text_encoder)
+    shown = _written(folder / "shown.u8", (_target(concepts, told[name], said) for name, said in store.said()), np.uint8)
+    row: dict[str, int] = {}
+    captions = _written(folder / "captions.i32", (_captions(said.without(hidden), recipe, row) for _, said in store.said()), np.int32)
+    texts = _written(folder / "texts.f32", _embed(language, list(row)), np.float32)
+    return TrainingSet(store.ecg, texts, captions, shown, _embed_phrasings(language, concepts), concepts)
 
 
-def _usual_size(recordings: Sequence[Recording]) -> np.ndarray:
-    """The median standard deviation of each lead in mV, [12, 1]."""
-    if not recordings:
-        return np.full((len(LEADS), 1), 0.2, np.float32)
-    deviation = np.stack([np.nanstd(r.samples_mv, axis=1) for r in recordings])
-    return np.nanmedian(deviation, axis=0)[:, None].astype(np.float32)
+def _listen(store: Store) -> tuple[Counter[str], dict[str, set[str]]]:
+    """How often each concept is shown, and who is ever heard in each data set."""
+    count: Counter[str] = Counter()
+    speakers: dict[str, set[str]] = defaultdict(set)
+    for name, said in store.said():
+        count.update(said.concepts)
+        speakers[name] |= {speaker(concept) for concept in said.concepts}
+    return count, speakers
 
 
-def read_noise(root: Path, rate_hz: float) -> Tensor:
-    """Real electrode noise (MIT-BIH NSTDB, Moody et al. 1984): muscle and wander, two leads each, [4, samples] in mV."""
-    tracks = []
-    for name in ("ma", "bw"):
-        record = wfdb.rdrecord(str(root / name))
-        tracks.append(resample(record.p_signal.T.astype(np.float32), record.fs, rate_hz))
-    return torch.from_numpy(np.concatenate(tracks))
+def _written(path: Path, rows: Iterable[npt.NDArray[Any]], kind: type[np.generic]) -> npt.NDArray[Any]:
+    """The rows in a file, mapped: [n, width of a row]."""
+    width = 1
+    with path.open("wb") as file:
+        for row in rows:
+            width = len(row)
+            file.write(row.astype(kind).tobytes())
+    return np.memmap(path, kind, mode="r").reshape(-1, width)
 
 
-class Augment:
-    """What an electrode, an amplifier and a missing cable do to a batch [n, 12, samples]; drawn from one generator."""
-
-    def __init__(self, generator: torch.Generator, noise: Tensor | None = None, masked: float = 0.5) -> None:
-        self._generator = generator
-        self._noise = noise
-        self._masked = masked
-        self._sets = torch.stack([_mask(names.split()) for names in _LEAD_SETS])
-
-    def __call__(self, ecg: Tensor) -> Tensor:
-        ecg = self._roll(ecg) * self._gain(ecg.shape[0]) + self._white(ecg)
-        if self._noise is not None:
-            ecg = ecg + self._electrode(ecg)
-        keep = self._leads(ecg.shape[0])[:, :, None] & ~self._loose(ecg)
-        return torch.where(keep, ecg, torch.nan)
-
-    def _uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self._generator)
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator)
-
-    def _roll(self, ecg: Tensor) -> Tensor:
-        """Half of the windows begin elsewhere and wrap around: where a beat stands in the window means nothing."""
-        n, _, samples = ecg.shape
-        shift = (self._uniform(n) * samples).long() * (self._uniform(n) < 0.5)
-        index = (torch.arange(samples)[None] + shift[:, None]) % samples
-        return ecg.gather(2, index[:, None].expand_as(ecg))
-
-    def _gain(self, n: int) -> Tensor:
-        """Electrode distance for the whole recording, contact for each lead."""
-        return torch.exp(0.2 * self._normal(n, 1, 1) + 0.05 * self._normal(n, len(LEADS), 1))
-
-    def _white(self, ecg: Tensor) -> Tensor:
-        level = 0.02 * self._uniform(ecg.shape[0], len(LEADS), 1) ** 2
-        return level * self._normal(*ecg.shape)
-
-    def _electrode(self, ecg: Tensor) -> Tensor:
-        """A stretch of recorded noise on a third of the windows, another stretch on each lead."""
-        assert self._noise is not None
-        n, leads, samples = ecg.shape
-        start = (self._uniform(n, leads, 1) * (self._noise.shape[1] - samples)).long()
-        track = (self._uniform(n, leads, 1) * len(self._noise)).long()
-        level = self._uniform(n, leads, 1) ** 2 * (self._uniform(n, 1, 1) < 0.33)
-        return level * self._noise[track, start + torch.arange(samples)]
-
-    def _loose(self, ecg: Tensor) -> Tensor:
-        """Where a lead loses contact, [n, 12, samples]: for up to a quarter of the window, on a tenth of the windows."""
-        n, leads, samples = ecg.shape
-        time = torch.arange(samples) / samples
-        start, length = self._uniform(n, leads, 1), 0.25 * self._uniform(n, leads, 1)
-        hit = (self._uniform(n, 1, 1) < 0.1) & (self._uniform(n, leads, 1) < 0.3)
-        return hit & (time >= start) & (time < start + length)
-
-    def _leads(self, n: int) -> Tensor:
-        """Which leads stay, [n, 12]: all, a customary set, or each at the toss of a coin."""
-        named = self._sets[(self._uniform(n) * len(self._sets)).long()]
-        tossed = _with_derived(self._uniform(n, len(LEADS)) < 0.5)
-        tossed[:, 1] |= ~tossed.any(dim=1)
-        some = torch.where(self._uniform(n, 1) < 0.6, named, tossed)
-        return torch.where(self._uniform(n, 1) < self._masked, some, torch.ones_like(some))
+def _told(concepts: Concepts, source: Source, speakers: Collection[str]) -> Targets:
+    """What a recording of a data set shows where nothing is said: 0 for what could have been named there, else `UNTOLD`."""
+    target = np.full(len(concepts.names), UNTOLD, np.uint8)
+    target[concepts.rows(source.concepts.values())] = 0
+    target[concepts.rows(name for name in concepts.names if speaker(name) in set(speakers) - {"codes"})] = 0
+    return target
 
 
-def _mask(names: Sequence[str]) -> Tensor:
-    return _with_derived(torch.tensor([[lead in names for lead in LEADS]]))[0]
+def _target(concepts: Concepts, told: Targets, said: Said) -> Targets:
+    target = told.copy()
+    target[concepts.rows(said.concepts)] = 1
+    return target
 
 
-def _with_derived(mask: Tensor) -> Tensor:
-    """Where I and II stay, the leads that follow from them stay too."""
-    limb = torch.tensor([lead in _LIMB for lead in LEADS])
-    return mask | (limb & (mask[:, 0] & mask[:, 1])[:, None])
+def _captions(said: Said, recipe: Recipe, row: dict[str, int]) -> Rows:
+    """A row for each way of saying it; a text that is new gets the next one."""
+    texts = [recipe.caption_prompt.format(text=said.caption(who)) for who in recipe.captions]
+    return np.array([row.setdefault(text, len(row)) for text in texts], np.int32)
+
+
+def _embed(language: LanguageModel, texts: Sequence[str]) -> Iterator[Samples]:
+    for start in range(0, len(texts), _CHUNK):
+        yield from language.embed(texts[start : start + _CHUNK])
+
+
+def _embed_phrasings(language: LanguageModel, concepts: Concepts) -> Tensor:
+    """Concepts with fewer phrasings repeat theirs."""
+    most = max((len(texts) for texts in concepts.phrasings), default=1)
+    padded = [texts[i % len(texts)] for texts in concepts.phrasings for i in range(most)]
+    return torch.from_numpy(language.embed(padded)).view(len(concepts.names), most, -1)
 
 
 def keep_leads(ecg: Tensor, leads: Sequence[str]) -> Tensor:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+UNTOLD = 2
+"""The target of a concept that a recording's data set never speaks of: neither shown nor absent."""
+
 
 def jaccard(shown: Tensor) -> Tensor:
-    """Overlap of the concept sets of every two recordings: [n, concepts] of 0 and 1 -> [n, n]; one on the diagonal."""
+    """Overlap of the concept sets of every two recordings: [n, concepts] of 0, 1 and `UNTOLD` -> [n, n]; one on the diagonal."""
+    shown = (shown == 1).float()
     both = shown @ shown.T
     size = shown.sum(-1)
     either = size[:, None] + size[None, :] - both
@@ -19,6 +23,18 @@ def jaccard(shown: Tensor) -> Tensor:
 def soft_sigmoid(logits: Tensor, targets: Tensor) -> Tensor:
     """Pairwise sigmoid loss (SigLIP, Zhai et al. 2023) with soft targets in place of the identity, summed over texts.
 
-    Duplicate and overlapping reports are positives, where InfoNCE would push them apart.
+    Duplicate and overlapping reports are positives, where InfoNCE would push them apart. `UNTOLD` targets count nothing.
     """
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / logits.shape[0]
+    told = targets != UNTOLD
+    loss = F.binary_cross_entropy_with_logits(logits, targets * told, reduction="none")
+    return (loss * told).sum() / logits.shape[0]
+
+
+def info_nce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021): signal to text and text to signal, the mean of both.
+
+    With targets other than the identity, each row's share is spread over what it overlaps.
+    """
+    to_text = F.cross_entropy(logits, targets / targets.sum(1, keepdim=True))
+    to_signal = F.cross_entropy(logits.T, targets.T / targets.T.sum(1, keepdim=True))
+    return (to_text + to_signal) / 2

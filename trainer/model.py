@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -56,24 +59,43 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A 1-D ResNet-18 that knows which leads it sees; mean and maximum over time are projected to the text space."""
+    """A 1-D ResNet-18; what it pools over time is projected to the text space.
 
-    def __init__(self, width: int = 48, kernel: int = 5, dim: int = 256, dropout: float = 0.2) -> None:
+    `lead_aware` tells it which leads it sees, `pooling` adds the maximum over time to the mean.
+    """
+
+    def __init__(
+        self, width: int = 48, kernel: int = 5, dim: int = 256, dropout: float = 0.2, pooling: str = "mean-max", lead_aware: bool = True
+    ) -> None:
         super().__init__()
         self.front_end = FrontEnd()
         self.stem = nn.Conv1d(LEAD_COUNT, width, 15, 2, 7, bias=False)
-        self.lead_bias = nn.Linear(LEAD_COUNT, width)
+        self.lead_bias = nn.Linear(LEAD_COUNT, width) if lead_aware else None
         self.stem_norm = nn.BatchNorm1d(width)
         self.blocks = nn.Sequential(*_stages(width, kernel))
+        self.with_maximum = pooling == "mean-max"
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(2 * 8 * width, dim)
+        self.project = nn.Linear((1 + self.with_maximum) * 8 * width, dim)
 
     def forward(self, ecg: Tensor) -> Tensor:
         samples, leads = self.front_end(ecg)
-        hidden = self.stem(samples) + self.lead_bias(leads).unsqueeze(-1)
+        hidden = self.stem(samples)
+        if self.lead_bias is not None:
+            hidden = hidden + self.lead_bias(leads).unsqueeze(-1)
         hidden = self.blocks(F.max_pool1d(F.relu(self.stem_norm(hidden)), 3, 2, 1)).float()
-        pooled = torch.cat([hidden.mean(-1), hidden.amax(-1)], dim=-1)
-        return F.normalize(self.project(self.dropout(pooled)), dim=-1)
+        return F.normalize(self.project(self.dropout(self._pool(hidden))), dim=-1)
+
+    def _pool(self, hidden: Tensor) -> Tensor:
+        mean = hidden.mean(-1)
+        return torch.cat([mean, hidden.amax(-1)], dim=-1) if self.with_maximum else mean
+
+
+def encoder_of(recipe: Mapping[str, Any]) -> Encoder:
+    """An untrained encoder of the shape that a recipe's fields describe; other fields, and those an old recipe lacks, do not matter."""
+    return Encoder(**{name: recipe[name] for name in ENCODER_FIELDS if name in recipe})
+
+
+ENCODER_FIELDS = ("width", "kernel", "dim", "dropout", "pooling", "lead_aware")
 
 
 def _stages(width: int, kernel: int) -> list[Block]:
@@ -107,9 +129,9 @@ class Matcher(nn.Module):
 class Model(nn.Module):
     """Both towers: captions and single concepts are matched with a scale and bias of their own."""
 
-    def __init__(self, text_dim: int, width: int = 48, kernel: int = 5, dim: int = 256) -> None:
+    def __init__(self, text_dim: int, encoder: Encoder) -> None:
         super().__init__()
-        self.encoder = Encoder(width, kernel, dim)
-        self.text = TextProjection(text_dim, dim)
+        self.encoder = encoder
+        self.text = TextProjection(text_dim, encoder.project.out_features)
         self.match_caption = Matcher()
         self.match_concept = Matcher()

@@ -1,0 +1,87 @@
+"""Windows without any text in; an encoder that tells one window from another, however its electrodes were worn, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels.signal import Samples
+
+from .augment import Augment
+from .loss import info_nce
+from .model import Encoder, Matcher
+from .ranks import Ranks
+from .recipe import Recipe
+from .train import RATE_HZ, epoch_generators, half_precision, load_checkpoint, parameter_groups, save_checkpoint
+
+
+class WarmUp:
+    """SimCLR (Chen et al. 2020): two views of a window, on other leads with other noise, must find each other in the batch.
+
+    Taken up from its last checkpoint; `encoder` holds the weights.
+    """
+
+    def __init__(self, recipe: Recipe, encoder: Encoder, ecg: Samples, folder: Path, noise: Tensor | None, ranks: Ranks) -> None:
+        self.recipe, self.ecg, self.noise, self.ranks = recipe, ecg, noise, ranks
+        self.encoder, self.match = encoder, Matcher(scale=10.0).to(ranks.device)
+        self.both = torch.nn.ModuleList([self.encoder, self.match])
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.both, recipe.weight_decay), lr=recipe.learning_rate / 2)
+        steps = recipe.warmup_epochs * (len(ecg) // recipe.batch)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate / 2, max(steps, 2), pct_start=0.15)
+        self.checkpoint = folder / "warmup.pt"
+        self.epoch = 0
+        if self.checkpoint.is_file():
+            state = load_checkpoint(self.checkpoint, recipe)
+            self.epoch = state["epoch"]
+            self.both.load_state_dict(state["both"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+
+    def run(self) -> Iterator[float]:
+        """The epochs that are left; the mean loss of each."""
+        while self.epoch < self.recipe.warmup_epochs:
+            loss = self._run_epoch()
+            self.epoch += 1
+            self.ranks.average_buffers(self.encoder)
+            if self.ranks.rank == 0:
+                self._save()
+            self.ranks.wait()
+            yield loss
+
+    def _save(self) -> None:
+        parts: dict[str, Any] = {"both": self.both, "optimizer": self.optimizer, "schedule": self.schedule}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        save_checkpoint(self.checkpoint, state | {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json")})
+
+    def _run_epoch(self) -> float:
+        order, augment = epoch_generators(self.recipe.seed + 1, self.epoch, self.ranks, self.noise, self.recipe)
+        self.both.train()
+        drawn = torch.randperm(len(self.ecg), generator=order)
+        whole = drawn[: len(drawn) // self.recipe.batch * self.recipe.batch].split(self.recipe.batch)
+        losses = [self._step(self._windows(rows), augment) for rows in whole]
+        return float(np.mean(losses)) if losses else float("nan")
+
+    def _windows(self, rows: Tensor) -> Tensor:
+        return torch.from_numpy(self.ecg[self.ranks.share(rows).numpy()]).to(self.ranks.device)
+
+    def _step(self, ecg: Tensor, augment: Augment) -> float:
+        seen = torch.cat([augment(ecg), augment(ecg)])
+        if self.recipe.short_epochs:
+            seen = augment.cut(seen, round(self.recipe.short_s * RATE_HZ))
+        with half_precision(ecg.device):
+            views = self.encoder(seen).float()
+        one, other = (self.ranks.gather(view) for view in views.chunk(2))
+        logits = self.match(one, other)
+        loss = info_nce(logits, torch.eye(len(logits), device=logits.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.ranks.average_gradients(self.both)
+        torch.nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item()
