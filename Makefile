@@ -3,9 +3,40 @@ VENV := .venv
 DEMO := .venv-demo
 DATA ?= $(HOME)/.cache/cardiogloss/data
 
-.PHONY: demo test lint format model clean
+.PHONY: demo test lint format model figures clean
 
 demo: $(DEMO)/.installed
+	@mkdir -p demo
+	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
+
+test: $(VENV)/.installed
+	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
+
+lint: $(VENV)/.linters
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.linters
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+RECIPE ?= cardiogloss
+RUN := runs/$(RECIPE)
+SETS := --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb
+
+# One recipe (cardiogloss, mets, etp), from the data to a calibrated bundle; goes on where it was stopped.
+model: $(VENV)/.installed
+	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) --out $(RUN)
+	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
+	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
+
+# The figures of the README: every recipe under the same protocol, on every data set at hand. Wants the three models.
+figures: $(VENV)/.installed
+	$(VENV)/bin/cardiogloss-trainer compare $(foreach r,cardiogloss mets etp,--bundle runs/$(r)/$(r).onnx) \
+	    --data ptb-xl=$(DATA)/ptb-xl --data cinc2017=$(DATA)/cinc2017 --data mitdb=$(DATA)/mitdb --out runs/figures
+
+$(DEMO)/.installed
 	@mkdir -p demo
 	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
 

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from .bundle import SHIPPED_BUNDLE, Bundle, golden_windows
+from .bundle import SHIPPED_BUNDLE, Bundle, Card, golden_windows
 from .compare import compare
 from .findings import DEFAULT_FINDINGS, ConfigError, read_findings
 from .terminal import console, errors, run
@@ -44,15 +44,25 @@ def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer
     console.print(
         f"12 leads, {card.window_s:g} s at {card.rate_hz:g} Hz; text encoder {card.text_encoder}; {card.licence}", highlight=False
     )
-    table = Table(
-        Column("finding", no_wrap=True), "priority", "raise at", "clear at", "leads needed", "calibrated", box=None, header_style="dim"
-    )
+    console.print(_findings_table(card))
+
+
+def _findings_table(card: Card) -> Table:
+    fitted = _best_f1(card)
+    heads = ["priority", "raise at", "clear at", *(["best F1 at"] if fitted else []), "leads needed", "calibrated"]
+    table = Table(Column("finding", no_wrap=True), *heads, box=None, header_style="dim")
     for f in card.findings:
+        best = [f"{fitted[f.name]:.2f}" if f.name in fitted else ""] if fitted else []
         needed = " or ".join("+".join(group) for group in f.leads) or "any"
-        table.add_row(
-            f.name, f.priority, f"{f.raise_at:.2f}", f"{f.clear_at:.2f}", needed, "yes" if f.name in card.calibrated else "pooled"
-        )
-    console.print(table)
+        calibrated = "yes" if f.name in card.calibrated else "pooled"
+        table.add_row(f.name, f.priority, f"{f.raise_at:.2f}", f"{f.clear_at:.2f}", *best, needed, calibrated)
+    return table
+
+
+def _best_f1(card: Card) -> dict[str, float]:
+    """Finding -> the threshold of best F1 on the recordings of its calibration, for those calibrated there."""
+    thresholds = card.metrics.get("thresholds", {}).get(f"{card.metrics.get('dataset')}/findings", {})
+    return {name: at for name, at in thresholds.items() if name in card.calibrated}
 
 
 @app.command()

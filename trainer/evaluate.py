@@ -1,152 +1,132 @@
-"""A bundle and a dataset in; zero-shot figures by task, with intervals, out."""
+"""A bundle and a dataset in; what it says of every recording, and the rows of figures with intervals, out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-import numpy as np
 import torch
 
 from kernels.bundle import Bundle
-from kernels.engine import open_engine
-from kernels.export import Head, head_of
-from kernels.findings import ConfigError, Finding
-from kernels.language import LanguageModel, embed_prompts
-from kernels.signal import Samples, resample
+from kernels.engine import Engine, open_engine
+from kernels.export import head_of
+from kernels.findings import ConfigError
+from kernels.signal import Samples
 
-from .batches import keep_leads
-from .datasets import Task, dataset
-from .metrics import FEWEST_POSITIVES, Bools, Floats, auroc, expected_calibration_error, macro_auroc, mean_calibration_error
-from .records import Recording
+from .datasets import Task
+from .embed import Embedded, View, embed
+from .metrics import draw_patients
+from .options import parse_folds
+from .probe import BUDGETS, Budget, Split, probe_rows, random_encoder, training_folds
+from .rows import Row, rows_of
+from .source import Source
+from .zero_shot import FINDINGS, Answers, Question, answer, answer_findings, ask
 
-HOP_SHARE = 0.5
-"""Recordings longer than a window are scored in windows that overlap by this share, and their scores averaged."""
+ZERO_SHOT = "zero-shot"
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure of the table."""
-
-    task: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    """Recordings."""
-    leads: str
-    per_class: dict[str, float]
-    too_few: tuple[str, ...] = ()
-    """Classes with fewer than `FEWEST_POSITIVES` positives: in `per_class`, not in `value`."""
-
-    def as_json(self) -> dict[str, object]:
-        """For the file that `--json` writes; null where too few recordings give no figure."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
+LeadSet = tuple[str, ...]
+"""Empty for all leads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What a bundle says of recordings, window by window."""
+class Evaluation:
+    """The whole of what was measured."""
 
-    embedding: Samples
-    """[windows, d]"""
-    probability: Samples
-    """[windows, findings]"""
-    starts: tuple[int, ...]
-    """The first window of each recording."""
+    name: str
+    """Of the bundle's file."""
+    bundle: Bundle
+    source: Source
+    embedded: tuple[Embedded, ...]
+    """One a set of leads."""
+    answers: tuple[Answers, ...]
+    """Zero-shot: each task, then the findings, of each set of leads."""
+    rows: tuple[Row, ...]
 
-    def by_recording(self, probability: Floats) -> Floats:
-        """The mean over the windows of each recording, [windows, classes] -> [recordings, classes]."""
-        ends = np.append(self.starts[1:], len(probability))
-        sums: Floats = np.add.reduceat(probability, self.starts, axis=0)
-        return sums / (ends - np.array(self.starts))[:, None]
-
-
-def read_recordings(name: str, root: Path, folds: Sequence[int]) -> list[Recording]:
-    """The recordings of these folds whose amplitude is known. Raises ConfigError where there are none."""
-    recordings = [r for r in dataset(name).read(root, folds) if r.amplitude_known]
-    if not recordings:
-        raise ConfigError(f"{root} holds no recording in mV of fold {', '.join(map(str, folds))}; give another --folds")
-    return recordings
+    @property
+    def title(self) -> str:
+        """`cardiogloss c7dda513ea28 on ptb-xl, folds 9, 335 recordings`"""
+        recordings = max(len(e.recordings) for e in self.embedded)
+        return f"{self.name} {self.bundle.card.sha256[:12]} on {self.source.name}, folds {self.source.told_folds}, {recordings} recordings"
 
 
-def run_bundle(bundle: Bundle, recordings: Sequence[Recording], leads: Sequence[str] = ()) -> Scored:
-    """What the bundle itself says of each recording, as a device with these leads would show it."""
-    cut = [_windows(r, bundle.card.rate_hz, bundle.card.samples) for r in recordings]
-    ecg = np.concatenate(cut)
-    if leads:
-        ecg = keep_leads(torch.from_numpy(ecg), leads).numpy()
+def embed_bundle(bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),)) -> list[Embedded]:
+    """The recordings as the bundle sees them, one `Embedded` a set of leads."""
     with open_engine(bundle, threads=torch.get_num_threads()) as engine:
-        result = engine.run(ecg)
-    starts = np.cumsum([0] + [len(windows) for windows in cut[:-1]])
-    return Scored(result.embedding, result.probability, tuple(starts.tolist()))
+        return _embed(bundle, source, [View(partial(_encode, engine), leads) for leads in lead_sets])
 
 
-def _windows(recording: Recording, rate_hz: float, samples: int) -> Samples:
-    """[windows, 12, samples]; a recording shorter than one window ends in NaN."""
-    ecg = resample(recording.samples_mv, recording.rate_hz, rate_hz)
-    ecg = np.pad(ecg, ((0, 0), (0, max(samples - ecg.shape[1], 0))), constant_values=np.nan)
-    starts = range(0, ecg.shape[1] - samples + 1, round(samples * HOP_SHARE))
-    return np.stack([ecg[:, start : start + samples] for start in starts])
+def _encode(engine: Engine, ecg: Samples) -> Samples:
+    return engine.run(ecg).embedding
 
 
-def evaluate(bundle: Bundle, name: str, root: Path, recordings: Sequence[Recording], leads: Sequence[str] = ()) -> list[Row]:
-    """Macro AUROC of each task of the dataset by its prompts, and of the bundle's own findings where the labels are SCP codes."""
-    scored = run_bundle(bundle, recordings, leads)
-    shown = ",".join(leads) or "all"
-    tasks = dataset(name).tasks(root)
-    head, language = head_of(bundle), LanguageModel(bundle.card.text_encoder)
-    rows = [_task_row(task, score_task(head, language, scored, task), recordings, shown) for task in tasks]
-    return rows + (_finding_rows(bundle, recordings, scored, shown) if dataset(name).scp_codes else [])
+def _embed(bundle: Bundle, source: Source, views: Sequence[View]) -> list[Embedded]:
+    return embed(source.read(), views, bundle.card.rate_hz, bundle.card.samples)
 
 
-def score_task(head: Head, language: LanguageModel, scored: Scored, task: Task) -> Floats:
-    """Zero-shot probabilities [recordings, labels] from the embeddings and the bundle's own head, by the labels' prompts."""
-    ways = [prompts for label in task.labels for prompts in label.ways]
-    text = embed_prompts(language, ways)
-    absent = 1 - match(head, scored.embedding, text)
-    ends = np.cumsum([len(label.ways) for label in task.labels])
-    any_way = [1 - part.prod(axis=1) for part in np.split(absent, ends[:-1], axis=1)]
-    return scored.by_recording(np.stack(any_way, axis=1))
+def of_source(embedded: Embedded, source: Source) -> Embedded:
+    """The recordings of the source's folds. Raises ConfigError where there are none."""
+    chosen = embedded.of_folds(source.folds)
+    if not chosen.recordings:
+        shown = "" if embedded.leads == "all" else f" with any of the leads {embedded.leads}"
+        raise ConfigError(f"{source.root} holds no recording in mV of fold {source.told_folds}{shown}; give other --folds or --leads")
+    return chosen
 
 
-def match(head: Head, embedding: Samples, text: Samples) -> Floats:
-    """Uncalibrated probabilities [n, texts]: the same arithmetic as the graph's head."""
-    projected = text @ head.text_weight.T + head.text_bias
-    unit = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-    logit = head.scale * (embedding @ unit.T) + head.bias
-    probability: Floats = 1 / (1 + np.exp(-logit.astype(np.float64)))
-    return probability
+def answer_all(bundle: Bundle, questions: Sequence[Question], source: Source, embedded: Embedded) -> list[Answers]:
+    """Each task of the dataset by its words, and the bundle's own findings."""
+    head, concepts = head_of(bundle), source.concepts
+    tasks = [answer(question, head, bundle.card.pooled_calibration, embedded) for question in questions]
+    return [*tasks, answer_findings(bundle, head, embedded, concepts)]
 
 
-def finding_labels(findings: Sequence[Finding], recordings: Sequence[Recording]) -> Bools:
-    """[n, findings]: whether a recording carries one of the SCP codes of a finding."""
-    return np.array([[not set(f.scp).isdisjoint(r.codes) for f in findings] for r in recordings])
+def thresholds_of(bundle: Bundle, source: Source, task: str) -> Mapping[str, float] | None:
+    """Those that `calibrate` fitted for a task of this dataset, None where it did not, or did on a fold that is evaluated."""
+    metrics = bundle.card.metrics
+    fitted: Mapping[str, float] | None = metrics.get("thresholds", {}).get(f"{source.name}/{task}")
+    if fitted is None or not set(parse_folds(metrics["folds"])).isdisjoint(source.folds):
+        return None
+    if task == FINDINGS:  # a finding that was baked in anew may bear an old name
+        return {name: at for name, at in fitted.items() if name in bundle.card.calibrated}
+    return fitted
 
 
-def _task_row(task: Task, probability: Floats, recordings: Sequence[Recording], leads: str) -> Row:
-    labels = np.array([[not label.codes.isdisjoint(r.codes) for label in task.labels] for r in recordings])
-    return _row(task.name, [label.name for label in task.labels], probability, labels, recordings, leads)
+def zero_shot_rows(bundle: Bundle, source: Source, answers: Sequence[Answers]) -> list[Row]:
+    """All metrics of answers to the same recordings."""
+    counts = draw_patients(answers[0].patients)
+    return [
+        row for a in answers for row in rows_of(source.name, ZERO_SHOT, [a], counts, thresholds_of(bundle, source, a.task))
+    ]  # fmt: skip
 
 
-def _row(task: str, classes: Sequence[str], probability: Floats, labels: Bools, recordings: Sequence[Recording], leads: str) -> Row:
-    area = auroc(probability, labels)
-    interval = macro_auroc(probability, labels, [r.patient for r in recordings])
-    positives = labels.sum(axis=0)
-    per_class = {name: round(float(a), 4) for name, a, p in zip(classes, area, positives, strict=True) if 0 < p < len(labels)}
-    too_few = tuple(name for name, p in zip(classes, positives, strict=True) if 0 < p < FEWEST_POSITIVES)
-    return Row(task, "auroc_macro", **asdict(interval), n=len(labels), leads=leads, per_class=per_class, too_few=too_few)
+def evaluate(
+    bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),), probe: bool = False, name: str = "cardiogloss"
+) -> Evaluation:
+    """Every task of the dataset and the bundle's findings under each set of leads, and linear probes where asked for.
+
+    Of a recording nothing is kept but its codes and embeddings. Raises ConfigError where there is nothing to evaluate.
+    """
+    tasks = source.tasks
+    questions = ask(tasks, bundle)
+    taught = training_folds(source.name, source.folds) if probe else ()
+    everything = replace(source, folds=(*taught, *source.folds))
+    read = embed_bundle(bundle, everything, lead_sets)
+    evaluated = [of_source(embedded, source) for embedded in read]
+    answers = [answer_all(bundle, questions, source, embedded) for embedded in evaluated]
+    rows = [row for of_leads in answers for row in zero_shot_rows(bundle, source, of_leads)]
+    if probe:
+        rows += _probes(source, tasks, [Split.of(e, taught, source.folds) for e in read])
+        random = _embed_at_random(bundle, everything, lead_sets)
+        rows += _probes(source, tasks, [Split.of(e, taught, source.folds) for e in random], BUDGETS[-1:], ", random encoder")
+    return Evaluation(name, bundle, source, tuple(evaluated), tuple(a for of_leads in answers for a in of_leads), tuple(rows))
 
 
-def _finding_rows(bundle: Bundle, recordings: Sequence[Recording], scored: Scored, leads: str) -> list[Row]:
-    """AUROC and calibration error of the bundle's own findings."""
-    findings = bundle.card.findings
-    labels = finding_labels(findings, recordings)
-    probability = scored.by_recording(scored.probability.astype(np.float64))
-    names = [f.name for f in findings]
-    ece = {n: round(expected_calibration_error(probability[:, i], labels[:, i]), 4) for i, n in enumerate(names)}
-    mean = mean_calibration_error(probability, labels, [r.patient for r in recordings])
-    calibration = Row("findings", "ece", **asdict(mean), n=len(labels), leads=leads, per_class=ece)
-    return [_row("findings", names, probability, labels, recordings, leads), calibration]
+def _probes(
+    source: Source, tasks: Sequence[Task], splits: Sequence[Split], budgets: Sequence[Budget] = BUDGETS, suffix: str = ""
+) -> list[Row]:
+    return [row for split in splits for row in probe_rows(source.name, tasks, split, budgets, suffix)]
+
+
+def _embed_at_random(bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet]) -> list[Embedded]:
+    encode = random_encoder(bundle.card.training.get("recipe", {}))
+    return _embed(bundle, source, [View(encode, leads) for leads in lead_sets])

@@ -1,4 +1,4 @@
-"""Scores and labels in; AUROC with bootstrap intervals, and calibration, out."""
+"""Scores, decisions and labels in; figures of each class, and their intervals over draws of patients, out."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.intp]
+Counts = npt.NDArray[np.uint8]
+
+Statistic = Callable[[Floats], Floats]
+"""How often each recording counts [draws, n] -> a figure of each class [draws, classes]."""
 
 FEWEST_POSITIVES = 5
 """A class with fewer is listed, not averaged: its AUROC says more of the draw than of the model."""
+
+MOST_DRAWS, FEWEST_DRAWS = 1000, 200
+_DRAWN_RECORDINGS = 10_000_000
+"""Draws times recordings: beyond 10,000 recordings there are fewer draws, whose interval is steady by then."""
+
+_BLOCK = 2_000_000
+"""Draws times recordings that are worked on at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,63 +35,91 @@ class Interval:
     high: float
 
 
-def auroc(scores: Floats, labels: Bools) -> Floats:
-    """Of each column, [n, classes] twice -> [classes] (Mann-Whitney); NaN where a class has no positive or no negative."""
-    positives = labels.sum(axis=0)
-    negatives = len(labels) - positives
-    rank_sum = (rankdata(scores, axis=0) * labels).sum(axis=0)
+def auroc(scores: Floats, labels: Bools, weights: Floats | None = None) -> Floats:
+    """Of each column (Mann-Whitney), [n, classes] twice -> [draws, classes]; NaN where a class has no positive or no negative."""
+    weights = np.ones((1, len(scores))) if weights is None else weights
+    return np.stack([_auroc(s, y, weights) for s, y in zip(scores.T, labels.T, strict=True)], axis=1)
+
+
+def _auroc(score: Floats, label: Bools, weights: Floats) -> Floats:
+    """[draws]: the weight of negatives below each positive, half of those beside it, over all pairs."""
+    order = np.argsort(score, kind="stable")
+    negative = weights[:, order] * ~label[order]
+    below = np.concatenate([np.zeros((len(weights), 1)), negative.cumsum(axis=1)], axis=1)
+    first, last = (np.searchsorted(score[order], score[label], side) for side in ("left", "right"))
+    positive = weights[:, label]
     with np.errstate(invalid="ignore", divide="ignore"):
-        area: Floats = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+        area: Floats = ((below[:, first] + below[:, last]) / 2 * positive).sum(axis=1) / (positive.sum(axis=1) * below[:, -1])
     return area
 
 
-def macro_auroc(scores: Floats, labels: Bools, patients: Sequence[str], draws: int = 1000, seed: int = 0) -> Interval:
-    """The mean over classes with at least `FEWEST_POSITIVES` positives; the interval draws patients, not recordings."""
-    enough = labels.sum(axis=0) >= FEWEST_POSITIVES
-    scores, labels = scores[:, enough], labels[:, enough]
-    if not enough.any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    return bootstrap(lambda rows: _mean_auroc(scores[rows], labels[rows]), patients, draws, seed)
+def f1(decided: Bools, labels: Bools, weights: Floats) -> Floats:
+    """The harmonic mean of precision and sensitivity, [draws, classes]; NaN where nothing was shown and nothing was decided."""
+    hits = weights @ (decided & labels).astype(np.float64)
+    told = weights @ (decided.astype(np.float64) + labels)
+    with np.errstate(invalid="ignore"):
+        return 2 * hits / told
 
 
-def mean_calibration_error(probability: Floats, labels: Bools, patients: Sequence[str], draws: int = 200, seed: int = 0) -> Interval:
-    """The expected calibration error of each column, averaged.
+def accuracy(decided: Bools, labels: Bools, weights: Floats) -> Floats:
+    """The share of right yes and no, [draws, classes]."""
+    return (weights @ (decided == labels).astype(np.float64)) / weights.sum(axis=1, keepdims=True)
 
-    A draw repeats recordings, which alone raises the error: its interval is moved to where the figure is in the middle.
+
+def brier(probability: Floats, labels: Bools, weights: Floats) -> Floats:
+    """The mean squared error of the probability (Brier 1950), [draws, classes]."""
+    return (weights @ (probability - labels) ** 2) / weights.sum(axis=1, keepdims=True)
+
+
+def expected_calibration_error(probability: Floats, labels: Bools, weights: Floats | None = None, bins: int = 10) -> Floats:
+    """The mean gap between probability and frequency over equally wide bins, weighted by their size (Guo et al. 2017).
+
+    [n, classes] twice -> [draws, classes].
     """
-    columns = range(labels.shape[1])
-
-    def mean(rows: Rows) -> float:
-        return float(np.mean([expected_calibration_error(probability[rows, i], labels[rows, i]) for i in columns]))
-
-    drawn = bootstrap(mean, patients, draws, seed)
-    shift = drawn.value - (drawn.low + drawn.high) / 2
-    return Interval(drawn.value, max(drawn.low + shift, 0.0), drawn.high + shift)
-
-
-def bootstrap(statistic: Callable[[Rows], float], patients: Sequence[str], draws: int, seed: int) -> Interval:
-    """The statistic of all rows, and the middle 95 % of it over draws of patients."""
-    drawn = [value for rows in _draws(patients, draws, seed) if not np.isnan(value := statistic(rows))]
-    low, high = np.percentile(drawn, [2.5, 97.5]) if drawn else (np.nan, np.nan)
-    return Interval(statistic(np.arange(len(patients))), float(low), float(high))
-
-
-def _mean_auroc(scores: Floats, labels: Bools) -> float:
-    area = auroc(scores, labels)
-    return float(np.nanmean(area)) if not np.isnan(area).all() else float("nan")
-
-
-def _draws(patients: Sequence[str], draws: int, seed: int) -> Iterator[Rows]:
-    """Rows of as many patients as there are, drawn with replacement."""
-    _, owner = np.unique(np.array(patients), return_inverse=True)
-    rows = np.split(np.argsort(owner, kind="stable"), np.cumsum(np.bincount(owner))[:-1])
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        yield np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-
-
-def expected_calibration_error(probability: Floats, label: Bools, bins: int = 10) -> float:
-    """The mean gap between probability and frequency over equally wide bins, weighted by their size (Guo et al. 2017)."""
+    weights = np.ones((1, len(probability))) if weights is None else weights
     which = np.clip((probability * bins).astype(int), 0, bins - 1)
-    gaps = [abs(probability[which == b].sum() - label[which == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(label))
+    gaps = sum(abs(weights @ np.where(which == b, probability - labels, 0.0)) for b in range(bins))
+    return gaps / weights.sum(axis=1, keepdims=True)
+
+
+def draw_patients(patients: Sequence[str], seed: int = 0) -> Counts:
+    """How often each recording counts [1 + draws, n]: once in the first row, then as often as its patient was drawn.
+
+    As many patients are drawn as there are, with replacement; between `FEWEST_DRAWS` and `MOST_DRAWS` times.
+    """
+    _, owner = np.unique(np.array(patients), return_inverse=True)
+    count = int(owner.max()) + 1
+    draws = min(MOST_DRAWS, max(FEWEST_DRAWS, _DRAWN_RECORDINGS // len(patients)))
+    rng = np.random.default_rng(seed)
+    drawn = (np.bincount(rng.integers(count, size=count), minlength=count)[owner] for _ in range(draws))
+    return np.stack([np.ones(len(patients), np.uint8), *(d.astype(np.uint8) for d in drawn)])
+
+
+def over_draws(statistic: Statistic, counts: Counts) -> Floats:
+    """The statistic of every row of counts [1 + draws, n] -> [1 + draws, classes], a block of rows at a time."""
+    return np.concatenate([statistic(block.astype(np.float64)) for block in _blocks(counts)])
+
+
+def _blocks(counts: Counts) -> Iterator[Counts]:
+    rows = max(_BLOCK // counts.shape[1], 1)
+    for start in range(0, len(counts), rows):
+        yield counts[start : start + rows]
+
+
+def mean_with_interval(figures: Floats) -> Interval:
+    """The mean over classes of figures [1 + draws, classes]: of the first row, and the middle 95 % of the others."""
+    known = ~np.isnan(figures)
+    with np.errstate(invalid="ignore"):
+        means = np.where(known, figures, 0).sum(axis=1) / known.sum(axis=1)
+    drawn = means[1:][~np.isnan(means[1:])]
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (np.nan, np.nan)
+    return Interval(float(means[0]), float(low), float(high))
+
+
+def centred(interval: Interval) -> Interval:
+    """The interval moved to where its figure is in the middle.
+
+    A draw repeats recordings, which alone raises a calibration error.
+    """
+    shift = interval.value - (interval.low + interval.high) / 2
+    return Interval(interval.value, max(interval.low + shift, 0.0), interval.high + shift)
