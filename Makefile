@@ -31,6 +31,43 @@ model: $(VENV)/.installed
 	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
 	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
 
+# The figures of the README: each recipe under the same protocol on each data set, and the held-out findings. Wants the three models.
+FIGURES := runs/figures
+BUNDLES := --bundle kernels/shipped/cardiogloss.onnx --bundle runs/mets/mets.onnx --bundle runs/etp/etp.onnx
+figures: $(VENV)/.installed
+	mkdir -p $(FIGURES)
+	$(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --root $(DATA)/ptb-xl --leads all --leads I --leads II --leads I,II,V2 --probe \
+	    --json $(FIGURES)/ptb-xl.json --markdown $(FIGURES)/ptb-xl.md --plots $(FIGURES)/ptb-xl
+	for set in cinc2017 mitdb; do $(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --dataset $$set --root $(DATA)/$$set \
+	    --json $(FIGURES)/$$set.json --markdown $(FIGURES)/$$set.md; done
+	$(VENV)/bin/cardiogloss-trainer held-out $(SETS) --out runs/held-out --json $(FIGURES)/held-out.json
+
+$(DEMO)/.installed
+	@mkdir -p demo
+	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
+
+test: $(VENV)/.installed
+	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
+
+lint: $(VENV)/.linters
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.linters
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+RECIPE ?= cardiogloss
+RUN := runs/$(RECIPE)
+SETS := --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb
+
+# One recipe (cardiogloss, mets, etp), from the data to a calibrated bundle; goes on where it was stopped.
+model: $(VENV)/.installed
+	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) --out $(RUN)
+	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
+	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
+
 # The figures of the README: every recipe under the same protocol, on every data set at hand. Wants the three models.
 figures: $(VENV)/.installed
 	$(VENV)/bin/cardiogloss-trainer compare $(foreach r,cardiogloss mets etp,--bundle runs/$(r)/$(r).onnx) \

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,11 +52,14 @@ def trace_to_onnx(program: Path) -> onnx.ModelProto:
     """An encoder saved by `torch.export` (input ecg, output embedding) as an ONNX model with a free batch axis."""
     import torch
 
-    exported = torch.export.load(program)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, which nobody asked for, is absent
     buffer = io.BytesIO()
-    model: Any = torch.onnx.export(
-        exported, dynamo=True, input_names=["ecg"], output_names=["embedding"], opset_version=OPSET, verbose=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.export.load(program)
+        model: Any = torch.onnx.export(
+            exported, dynamo=True, input_names=["ecg"], output_names=["embedding"], opset_version=OPSET, verbose=False
+        )
     model.save(buffer, external_data=False)
     return onnx.load_model_from_string(buffer.getvalue())
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kernels.findings import ConfigError
 from kernels.language import LanguageModel
 from kernels.signal import LEADS, Samples, derive_limb_leads
 
@@ -71,21 +72,38 @@ class TrainingSet:
             yield Batch(*(torch.from_numpy(np.ascontiguousarray(part)).to(ranks.device) for part in parts))
 
 
-def make_training_set(store: Store, sources: Sequence[Source], recipe: Recipe, hidden: Hidden, folder: Path) -> TrainingSet:
-    """Embed what is said of the windows of a store, as the recipe wants it, into files of `folder`."""
+def make_training_set(
+    store: Store, sources: Sequence[Source], recipe: Recipe, hidden: Hidden, folder: Path, write: bool = True
+) -> TrainingSet:
+    """Embed what is said of the windows of a store, as the recipe wants it, into files of `folder`.
+
+    Without `write` the files are those that another rank wrote.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     machine = {word: text for source in sources for word, text in read_machine_texts(source.root).items()}
     prompts = {name: texts for source in sources for name, texts in source.prompts.items()}
     count, speakers = _listen(store)
     wanted = {name: n for name, n in count.items() if speaker(name) in recipe.concepts}
     concepts = collect_concepts(wanted, prompts, machine, hidden)
+    if not concepts.names:
+        raise ConfigError("no finding is shown by five recordings of the training folds; give more recordings")
     told = {source.name: _told(concepts, source, speakers[source.name]) for source in sources}
     language = LanguageModel(recipe.text_encoder)
-    shown = _written(folder / "shown.u8", (_target(concepts, told[name], said) for name, said in store.said()), np.uint8)
-    row: dict[str, int] = {}
-    captions = _written(folder / "captions.i32", (_captions(said.without(hidden), recipe, row) for _, said in store.said()), np.int32)
-    texts = _written(folder / "texts.f32", _embed(language, list(row)), np.float32)
-    return TrainingSet(store.ecg, texts, captions, shown, _embed_phrasings(language, concepts), concepts)
+    phrasings = _embed_phrasings(language, concepts)
+    files = {name: folder / name for name in ("shown.u8", "captions.i32", "texts.f32")}
+    if write:
+        row: dict[str, int] = {}
+        _write(files["shown.u8"], (_target(concepts, told[name], said) for name, said in store.said()))
+        _write(files["captions.i32"], (_captions(said.without(hidden), recipe, row) for _, said in store.said()))
+        _write(files["texts.f32"], _embed(language, list(row)))
+    return TrainingSet(
+        ecg=store.ecg,
+        texts=np.memmap(files["texts.f32"], np.float32, mode="r").reshape(-1, phrasings.shape[-1]),
+        captions=np.memmap(files["captions.i32"], np.int32, mode="r").reshape(-1, len(recipe.captions)),
+        shown=np.memmap(files["shown.u8"], np.uint8, mode="r").reshape(len(store.ecg), len(concepts.names)),
+        phrasings=phrasings,
+        concepts=concepts,
+    )
 
 
 def _listen(store: Store) -> tuple[Counter[str], dict[str, set[str]]]:
@@ -98,14 +116,10 @@ def _listen(store: Store) -> tuple[Counter[str], dict[str, set[str]]]:
     return count, speakers
 
 
-def _written(path: Path, rows: Iterable[npt.NDArray[Any]], kind: type[np.generic]) -> npt.NDArray[Any]:
-    """The rows in a file, mapped: [n, width of a row]."""
-    width = 1
+def _write(path: Path, rows: Iterable[npt.NDArray[Any]]) -> None:
     with path.open("wb") as file:
         for row in rows:
-            width = len(row)
-            file.write(row.astype(kind).tobytes())
-    return np.memmap(path, kind, mode="r").reshape(-1, width)
+            file.write(row.tobytes())
 
 
 def _told(concepts: Concepts, source: Source, speakers: Collection[str]) -> Targets:

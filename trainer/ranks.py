@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed.nn
 from torch import Tensor, distributed, nn
 
 _CPU = torch.device("cpu")
+_PATIENCE = timedelta(hours=12)
+"""The first rank may read a large archive while the others wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,15 @@ class Ranks:
             distributed.all_reduce(tensor)
             tensor /= self.size
 
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first rank goes ahead, the others enter when it is through: what it wrote, they find."""
+        if self.rank:
+            self.wait()
+        yield
+        if not self.rank:
+            self.wait()
+
     def wait(self) -> None:
         """Until all ranks are here."""
         if self.size > 1:
@@ -60,7 +72,7 @@ def ranks() -> Iterator[Ranks]:
     if "WORLD_SIZE" not in os.environ:
         yield Ranks(device=device)
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

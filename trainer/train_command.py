@@ -61,7 +61,7 @@ def train_command(
         if chosen.warmup_epochs and not training.epoch:
             warm_up(training, [Source.parse(text, TRAIN_FOLDS) for text in [*root, *(unlabelled or [])]], windows)
         show_epochs(training)
-    errors.print(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", highlight=False, soft_wrap=True)
+        tell(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", among)
 
 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
@@ -72,17 +72,15 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
 def load(root: Sequence[str], recipe: Recipe, hidden: Hidden, folder: Path, cache: Path, among: Ranks) -> TrainingSet:
     """The first rank reads and writes, the others wait for its files."""
     sources = [Source.parse(text, TRAIN_FOLDS) for text in root]
-    for turn in (0, 1):
-        if (among.rank == 0) == (turn == 0):
-            store = open_store(sources, RATE_HZ, WINDOW_S, cache)
-            data = make_training_set(store, sources, recipe, hidden, folder)
-        among.wait()
-    return data
+    with among.in_turn():
+        store = open_store(sources, RATE_HZ, WINDOW_S, cache)
+        return make_training_set(store, sources, recipe, hidden, folder, write=among.rank == 0)
 
 
 def warm_up(training: Training, sources: Sequence[Source], cache: Path) -> None:
     """Self-supervision on the training folds of all of them, before the first epoch."""
-    store = open_store(sources, RATE_HZ, WINDOW_S, cache)
+    with training.ranks.in_turn():
+        store = open_store(sources, RATE_HZ, WINDOW_S, cache)
     warming = WarmUp(training.recipe, training.model.encoder, store.ecg, training.folder, training.noise, training.ranks)
     for loss in warming.run():
         tell(f"warm-up {warming.epoch} of {training.recipe.warmup_epochs}  contrastive {loss:.3f}", training.ranks)
