@@ -42,59 +42,6 @@ figures: $(VENV)/.installed
 	    --json $(FIGURES)/$$set.json --markdown $(FIGURES)/$$set.md; done
 	$(VENV)/bin/cardiogloss-trainer held-out $(SETS) --out runs/held-out --json $(FIGURES)/held-out.json
 
-$(DEMO)/.installed
-	@mkdir -p demo
-	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
-
-test: $(VENV)/.installed
-	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
-
-lint: $(VENV)/.linters
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-
-format: $(VENV)/.linters
-	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/ruff format .
-
-RECIPE ?= cardiogloss
-RUN := runs/$(RECIPE)
-SETS := --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb
-
-# One recipe (cardiogloss, mets, etp), from the data to a calibrated bundle; goes on where it was stopped.
-model: $(VENV)/.installed
-	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) --out $(RUN)
-	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
-	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
-
-# The figures of the README: every recipe under the same protocol, on every data set at hand. Wants the three models.
-figures: $(VENV)/.installed
-	$(VENV)/bin/cardiogloss-trainer compare $(foreach r,cardiogloss mets etp,--bundle runs/$(r)/$(r).onnx) \
-	    --data ptb-xl=$(DATA)/ptb-xl --data cinc2017=$(DATA)/cinc2017 --data mitdb=$(DATA)/mitdb --out runs/figures
-
-$(DEMO)/.installed
-	@mkdir -p demo
-	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
-
-test: $(VENV)/.installed
-	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
-
-lint: $(VENV)/.linters
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-
-format: $(VENV)/.linters
-	$(VENV)/bin/ruff check --fix .
-	$(VENV)/bin/ruff format .
-
-# The shipped model, from the data to the file; about 45 minutes on two cores. Goes on where it was stopped.
-model: $(VENV)/.installed
-	$(VENV)/bin/cardiogloss-trainer train --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb --out runs/shipped
-	$(VENV)/bin/cardiogloss-kernels export runs/shipped --out runs/shipped/raw.onnx
-	$(VENV)/bin/cardiogloss-trainer calibrate --bundle runs/shipped/raw.onnx --root $(DATA)/ptb-xl --out kernels/shipped/cardiogloss.onnx
-
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/pip install --quiet --disable-pip-version-check -e '.[plot]'

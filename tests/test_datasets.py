@@ -142,7 +142,7 @@ def test_ptb_xl_is_read_in_the_order_of_its_table(ptbxl: Path) -> None:
 
 def test_what_is_read_is_what_wfdb_gives(tmp_path: Path) -> None:
     """Of a Challenge record, a LUDB record and a MIMIC record, whose file has aVF before aVL."""
-    challenge = write_challenge(tmp_path / "g1", "A0001", "426783006")
+    challenge = write_challenge(tmp_path / "g1", "JS0001", "426783006")
     ludb = write_ludb(tmp_path / "data", "1", "Rhythm: Sinus rhythm.")
     write_mimic(tmp_path / "mimic", [("10000032", "40689238", ["Sinus rhythm"])])
     mimic = tmp_path / "mimic/files/p1000/p10000032/s40689238/40689238"
@@ -229,12 +229,12 @@ def test_cinc2017_strips_are_lead_i(tmp_path: Path) -> None:
 
 def test_snomed_codes_are_matched_whole(tmp_path: Path) -> None:
     """Fibrillation is not flutter, and a code that holds another one, or is held by one, is not that one."""
-    held = {"A1": "164889003", "A2": "164890007", "A3": "11157007", "A4": "111570071", "A5": "1157007", "A6": "1648890031,64889003"}
+    held = {"JS1": "164889003", "JS2": "164890007", "JS3": "11157007", "JS4": "111570071", "JS5": "1157007", "JS6": "1648890031,64889003"}
     for name, dx in held.items():
         write_challenge(tmp_path, name, dx)
     found = {r.id: said("csn", r) for r in read("csn", tmp_path)}
-    assert found == {"A1": {"AF"}, "A2": {"AFL"}, "A3": {"VBig"}, "A4": set(), "A5": set(), "A6": set()}
-    assert said("cpsc2018", by_id(read("cpsc2018", tmp_path))["A2"]) == set()
+    assert found == {"JS1": {"AF"}, "JS2": {"AFL"}, "JS3": {"VBig"}, "JS4": set(), "JS5": set(), "JS6": set()}
+    assert said("cpsc2018", by_id(read("csn", tmp_path))["JS2"]) == set()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_snomed_codes_are_matched_whole(tmp_path: Path) -> None:
      ("164884008", "PVC", "PVC"), ("426783006", "NSR", "NORM"), ("164931005", "STE", "STE"), ("429622005", "STD", "STD")],
 )  # fmt: skip
 def test_codes_that_the_challenge_scores_as_one_are_one_label(codes: str, csn: str, cpsc: str, tmp_path: Path) -> None:
-    write_challenge(tmp_path, "A1", codes)
+    write_challenge(tmp_path, "JS1", codes)
     (recording,) = read("csn", tmp_path)
     assert (said("csn", recording), said("cpsc2018", recording)) == ({csn}, {cpsc})
 
@@ -332,7 +332,7 @@ def test_every_code_of_a_label_shows_a_concept_that_ptb_xl_or_a_prefix_names(sta
 
 @pytest.mark.parametrize(
     ("name", "code", "concept"),
-    [("csn", "164889003", "AFIB"), ("cpsc2018", "426783006", "SR"), ("csn", "39732003", "snomed:39732003"), ("mitdb", "AFIB", "AFIB"),
+    [("csn", "164889003", "AFIB"), ("cpsc2018", "426783006", "NORM"), ("csn", "39732003", "snomed:39732003"), ("mitdb", "AFIB", "AFIB"),
      ("cinc2017", "A", "AFIB"), ("ludb", "electric axis of the heart: left axis deviation", "snomed:39732003"),
      ("mimic-iv-ecg", "left axis deviation", "snomed:39732003"), ("csn", "63593006", "PAC"), ("mitdb", "beat:F", "snomed:13640000"),
      ("csn", "164930006", "snomed:164930006"), ("ludb", "stemi: septal", "ludb:repolarisation.STEMI")],
@@ -389,10 +389,19 @@ def write_pair(name: str, root: Path, folds: tuple[int, int]) -> tuple[str, Path
         "ludb": lambda record: write_ludb(root, record, "Rhythm: Sinus rhythm.").with_suffix(".dat"),
         "mitdb": lambda record: write_mitdb(root, record).with_suffix(".dat"),
     }
-    names = ("100", "101") if name == "mitdb" else (next(names_of_fold(folds[0])), next(names_of_fold(folds[1])))
+    prefix = "JS" if name == "csn" else "A"
+    names = ("100", "101") if name == "mitdb" else tuple(next(names_of_fold(fold, prefix)) for fold in folds)
     first, second = (write[name](record) for record in names)
     assert first.is_file()
     return names[0], second
+
+
+def test_records_of_other_sets_in_the_challenges_folder_are_left_alone(tmp_path: Path) -> None:
+    """PTB-XL lies there too: taken for csn, its test patients would be trained on."""
+    for folder, record in (("ptb-xl", "HR00001"), ("cpsc_2018", "A0001"), ("ningbo", "JS0001"), ("georgia", "E00001")):
+        write_challenge(tmp_path / folder, record, "426783006")
+    assert [r.id for r in read("csn", tmp_path)] == ["JS0001"]
+    assert [r.id for r in read("cpsc2018", tmp_path)] == ["A0001"]
 
 
 @pytest.mark.parametrize("name", ["cpsc2018", "csn", "ludb", "mitdb"])
@@ -457,29 +466,31 @@ def test_a_wrong_dataset_or_folder_says_what_it_wants(name: str, words: str, fol
 
 @pytest.mark.parametrize("keep", [0, 24, 24 + 12 * 2 * 20, 301])
 def test_a_record_that_was_cut_short_is_skipped_and_named(keep: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    damaged = write_challenge(tmp_path, "A0001", "426783006").with_suffix(".mat")
-    write_challenge(tmp_path, "A0002", "426783006")
+    damaged = write_challenge(tmp_path, "JS0001", "426783006").with_suffix(".mat")
+    write_challenge(tmp_path, "JS0002", "426783006")
     damaged.write_bytes(damaged.read_bytes()[:keep])
     with caplog.at_level(logging.WARNING):
-        assert [r.id for r in read("csn", tmp_path)] == ["A0002"]
-    assert str(tmp_path / "A0001") in caplog.text
+        assert [r.id for r in read("csn", tmp_path)] == ["JS0002"]
+    assert str(tmp_path / "JS0001") in caplog.text
 
 
-@pytest.mark.parametrize("text", ["", "nothing of the kind", "A0001 12 500 50\n", "A0001 12 500 50\nA0001.mat xx\n", "A0001 0 500 50\n"])
+@pytest.mark.parametrize(
+    "text", ["", "nothing of the kind", "JS0001 12 500 50\n", "JS0001 12 500 50\nJS0001.mat xx\n", "JS0001 0 500 50\n"]
+)
 def test_a_header_that_is_none_is_skipped_and_named(text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_challenge(tmp_path, "A0001", "426783006").with_suffix(".hea").write_text(text)
-    write_challenge(tmp_path, "A0002", "426783006")
+    write_challenge(tmp_path, "JS0001", "426783006").with_suffix(".hea").write_text(text)
+    write_challenge(tmp_path, "JS0002", "426783006")
     with caplog.at_level(logging.WARNING):
-        assert [r.id for r in read("csn", tmp_path)] == ["A0002"]
-    assert "A0001" in caplog.text
+        assert [r.id for r in read("csn", tmp_path)] == ["JS0002"]
+    assert "JS0001" in caplog.text
 
 
 def test_a_record_of_which_nothing_is_said_is_skipped_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_challenge(tmp_path / "csn", "A0001", "")
+    write_challenge(tmp_path / "csn", "JS0001", "")
     write_ludb(tmp_path / "ludb", "7")
     with caplog.at_level(logging.WARNING):
         assert read("csn", tmp_path / "csn") == read("ludb", tmp_path / "ludb") == []
-    assert "A0001" in caplog.text
+    assert "JS0001" in caplog.text
     assert "ludb/7" in caplog.text
 
 

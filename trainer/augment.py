@@ -10,6 +10,7 @@ import torch
 import wfdb
 from torch import Tensor
 
+from kernels.findings import ConfigError
 from kernels.signal import LEADS, resample
 
 _LIMB = {"III", "aVR", "aVL", "aVF"}
@@ -28,7 +29,12 @@ _HUM_MV = 0.02
 
 
 def read_noise(root: Path, rate_hz: float) -> Tensor:
-    """Real electrode noise (MIT-BIH NSTDB, Moody et al. 1984): muscle and wander, two leads each, [4, samples] in mV."""
+    """Real electrode noise (MIT-BIH NSTDB, Moody et al. 1984): muscle and wander, two leads each, [4, samples] in mV.
+
+    Raises ConfigError for a folder of another kind.
+    """
+    if not (root / "ma.hea").is_file():
+        raise ConfigError(f"--noise: {root} holds no ma.hea; give the folder of the MIT-BIH Noise Stress Test Database")
     tracks = []
     for name in ("ma", "bw"):
         record = wfdb.rdrecord(str(root / name))
@@ -54,7 +60,8 @@ class Augment:
         if self._with_electrode:
             ecg = self._amplifier(self._reversed(self._roll(ecg)))
             keep = keep & ~self._loose(ecg)
-        return torch.where(keep, ecg, torch.nan).to(device)
+        blank = (~keep | ecg.isnan()).flatten(1).all(dim=1)  # of a recording with few leads, none of which was drawn
+        return torch.where(keep | blank[:, None, None], ecg, torch.nan).to(device)
 
     def cut(self, ecg: Tensor, samples: int) -> Tensor:
         """The same stretch of every window, somewhere in it."""
@@ -79,8 +86,9 @@ class Augment:
         return ecg.gather(2, index[:, None].expand_as(ecg))
 
     def _reversed(self, ecg: Tensor) -> Tensor:
-        """The arm cables exchanged, on one window in fifty."""
-        hit = self._uniform(ecg.shape[0], 1, 1) < 0.02
+        """The arm cables exchanged, on one window in fifty of those with all limb leads."""
+        whole = ~ecg[:, : len(_ARMS_REVERSED)].isnan().flatten(1).any(dim=1)
+        hit = (self._uniform(ecg.shape[0], 1, 1) < 0.02) & whole[:, None, None]
         return torch.where(hit, ecg[:, self._arms] * self._arms_sign, ecg)
 
     def _gain(self, n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class TrainingSet:
     phrasings: Tensor
     """[concepts, phrasings, text_dim]"""
     concepts: Concepts
+    digest: str
+    """Of the windows and of what was said and what was hidden: a run goes on with the same only."""
 
     def batches(self, size: int, generator: torch.Generator, ranks: Ranks) -> Iterator[Batch]:
         """One epoch in random order, without the incomplete last batch; one caption of each recording at random.
@@ -85,15 +88,15 @@ def make_training_set(
     count, speakers = _listen(store)
     wanted = {name: n for name, n in count.items() if speaker(name) in recipe.concepts}
     concepts = collect_concepts(wanted, prompts, machine, hidden)
-    if not concepts.names:
+    if not concepts.names and (recipe.concept_weight or recipe.soft_targets):
         raise ConfigError("no finding is shown by five recordings of the training folds; give more recordings")
-    told = {source.name: _told(concepts, source, speakers[source.name]) for source in sources}
+    told = [_told(concepts, source, speakers[i]) for i, source in enumerate(sources)]
     language = LanguageModel(recipe.text_encoder)
     phrasings = _embed_phrasings(language, concepts)
     files = {name: folder / name for name in ("shown.u8", "captions.i32", "texts.f32")}
     if write:
         row: dict[str, int] = {}
-        _write(files["shown.u8"], (_target(concepts, told[name], said) for name, said in store.said()))
+        _write(files["shown.u8"], (_target(concepts, told[source], said) for source, said in store.said()))
         _write(files["captions.i32"], (_captions(said.without(hidden), recipe, row) for _, said in store.said()))
         _write(files["texts.f32"], _embed(language, list(row)))
     return TrainingSet(
@@ -103,16 +106,17 @@ def make_training_set(
         shown=np.memmap(files["shown.u8"], np.uint8, mode="r").reshape(len(store.ecg), len(concepts.names)),
         phrasings=phrasings,
         concepts=concepts,
+        digest=hashlib.sha256(repr((store.folder.name, concepts, hidden)).encode()).hexdigest(),
     )
 
 
-def _listen(store: Store) -> tuple[Counter[str], dict[str, set[str]]]:
-    """How often each concept is shown, and who is ever heard in each data set."""
+def _listen(store: Store) -> tuple[Counter[str], dict[int, set[str]]]:
+    """How often each concept is shown, and who is ever heard in each source."""
     count: Counter[str] = Counter()
-    speakers: dict[str, set[str]] = defaultdict(set)
-    for name, said in store.said():
+    speakers: dict[int, set[str]] = defaultdict(set)
+    for source, said in store.said():
         count.update(said.concepts)
-        speakers[name] |= {speaker(concept) for concept in said.concepts}
+        speakers[source] |= {speaker(concept) for concept in said.concepts}
     return count, speakers
 
 

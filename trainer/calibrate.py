@@ -60,7 +60,7 @@ def calibrate(bundle: Bundle, source: Source) -> Bundle:
     names = {bundle.card.findings[i].name: calibration for i, calibration in fitted.items()}
     calibrated = recalibrate(bundle, names, pooled, {})
     error = _cross_validated_error(told, embedded.patients)
-    metrics = {**_measure(calibrated, source, embedded), "ece_cross_validated": round(error, 4)}
+    metrics = {**_measure(calibrated, source, embedded), **({} if np.isnan(error) else {"ece_cross_validated": round(error, 4)})}
     return recalibrate(calibrated, names, pooled, metrics)
 
 
@@ -75,7 +75,7 @@ def _measure(bundle: Bundle, source: Source, embedded: Embedded) -> dict[str, An
 def _thresholds(answers: Answers) -> dict[str, float]:
     """Of every class with a positive."""
     fitted = zip(answers.classes, fit_thresholds(answers.probability, answers.labels), answers.labels.T, strict=True)
-    return {name: round(float(threshold), 4) for name, threshold, label in fitted if label.any()}
+    return {name: float(f"{threshold:.4g}") for name, threshold, label in fitted if label.any()}
 
 
 def _logits(bundle: Bundle, source: Source, embedded: Embedded, questions: Sequence[Question]) -> Logits:
@@ -106,8 +106,8 @@ def _cross_validated_error(told: Logits, patients: Sequence[str]) -> float:
         rest = part != held_out
         calibration = _every(_fit_all(told.of(rest)), told.raw.shape[1])
         probability[~rest] = expit(told.raw[~rest] * calibration[:, 0] + calibration[:, 1])
-    coded = list(told.coded)
-    return float(expected_calibration_error(probability[:, coded], told.labels[:, coded]).mean())
+    enough = [i for i in told.coded if told.labels[:, i].sum() >= FEWEST_POSITIVES]
+    return float(expected_calibration_error(probability[:, enough], told.labels[:, enough]).mean()) if enough else float("nan")
 
 
 def _every(fitted: tuple[Calibration, Mapping[int, Calibration]], findings: int) -> Floats:

@@ -24,6 +24,8 @@ from .source import Source
 from .zero_shot import FINDINGS, Answers, Question, answer, answer_findings, ask
 
 ZERO_SHOT = "zero-shot"
+CALIBRATED = frozenset({"ece", "brier"})
+"""The metrics that judge a calibration."""
 
 LeadSet = tuple[str, ...]
 """Empty for all leads."""
@@ -42,6 +44,15 @@ class Evaluation:
     answers: tuple[Answers, ...]
     """Zero-shot: each task, then the findings, of each set of leads."""
     rows: tuple[Row, ...]
+
+    @property
+    def cautions(self) -> list[str]:
+        """What makes these figures better than they are."""
+        learnt = sorted(set(learnt_folds(self.bundle, self.source.name)) & set(self.source.folds))
+        folds = ", ".join(map(str, learnt))
+        cautions = [f"CAUTION: the model was trained on fold {folds} of these recordings; give other --folds."] if learnt else []
+        here = fitted_here(self.bundle, self.source)
+        return cautions + (["ECE and Brier flatter: the bundle was calibrated on these very recordings."] if here else [])
 
     @property
     def title(self) -> str:
@@ -84,7 +95,7 @@ def thresholds_of(bundle: Bundle, source: Source, task: str) -> Mapping[str, flo
     """Those that `calibrate` fitted for a task of this dataset, None where it did not, or did on a fold that is evaluated."""
     metrics = bundle.card.metrics
     fitted: Mapping[str, float] | None = metrics.get("thresholds", {}).get(f"{source.name}/{task}")
-    if fitted is None or not set(parse_folds(metrics["folds"])).isdisjoint(source.folds):
+    if fitted is None or fitted_here(bundle, source):
         return None
     if task == FINDINGS:  # a finding that was baked in anew may bear an old name
         return {name: at for name, at in fitted.items() if name in bundle.card.calibrated}
@@ -94,9 +105,24 @@ def thresholds_of(bundle: Bundle, source: Source, task: str) -> Mapping[str, flo
 def zero_shot_rows(bundle: Bundle, source: Source, answers: Sequence[Answers]) -> list[Row]:
     """All metrics of answers to the same recordings."""
     counts = draw_patients(answers[0].patients)
+    calibration = "fitted here" if fitted_here(bundle, source) else "bundle"
     return [
-        row for a in answers for row in rows_of(source.name, ZERO_SHOT, [a], counts, thresholds_of(bundle, source, a.task))
+        replace(row, calibration=calibration if row.metric in CALIBRATED else "")
+        for a in answers for row in rows_of(source.name, ZERO_SHOT, [a], counts, thresholds_of(bundle, source, a.task))
     ]  # fmt: skip
+
+
+def fitted_here(bundle: Bundle, source: Source) -> bool:
+    """Whether the bundle was calibrated on a fold of this source."""
+    metrics = bundle.card.metrics
+    same = metrics.get("dataset") == source.name
+    return same and not set(parse_folds(metrics["folds"])).isdisjoint(source.folds)
+
+
+def learnt_folds(bundle: Bundle, name: str) -> tuple[int, ...]:
+    """The folds of a dataset that the model was trained on."""
+    sources: Mapping[str, Sequence[int]] = bundle.card.training.get("sources", {})
+    return tuple(sources.get(name, ()))
 
 
 def evaluate(

@@ -14,7 +14,7 @@ from kernels.terminal import console, errors
 
 from .calibrate import calibrate
 from .datasets import DATASETS, dataset
-from .evaluate import Evaluation, LeadSet, evaluate
+from .evaluate import Evaluation, LeadSet, evaluate, learnt_folds
 from .options import parse_folds, parse_leads, use_threads
 from .probe import probed_folds
 from .source import Source
@@ -51,8 +51,11 @@ def evaluate_command(
     paths = bundle or [SHIPPED_BUNDLE]
     if scores and len(paths) > 1:
         raise ConfigError("--scores takes one --bundle; give each its own file")
+    if len({path.stem for path in paths}) < len(paths):
+        raise ConfigError("two of the bundles have the same name, by which the rows tell them apart; rename one")
+    _check_folders(as_json, markdown, scores)
     models = {path: _baked(Bundle.read(path), findings) for path in paths}
-    source = Source(name, root, _folds(name, folds, probe))
+    source = Source(name, root, _folds(name, folds, probe, list(models.values())))
     done = []
     for path, model in models.items():
         with errors.status(f"scoring recordings with {path.stem}"):
@@ -61,13 +64,24 @@ def evaluate_command(
     _write(done, as_json, markdown, plots, scores)
 
 
+def _check_folders(*paths: Path | None) -> None:
+    """Before the work, not after it."""
+    for path in paths:
+        if path and not path.parent.is_dir():
+            raise ConfigError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+
+
 def _baked(bundle: Bundle, findings: Path | None) -> Bundle:
     return bake(bundle, read_findings(findings)) if findings else bundle
 
 
-def _folds(name: str, text: str | None, probe: bool) -> tuple[int, ...]:
+def _folds(name: str, text: str | None, probe: bool, bundles: list[Bundle]) -> tuple[int, ...]:
+    """Those that were asked for, or the usual ones without any that a model was trained on."""
+    if text is not None:
+        return tuple(parse_folds(text))
     usual = probed_folds(name) if probe else dataset(name).folds
-    return tuple(parse_folds(text)) if text is not None else usual
+    learnt = {fold for bundle in bundles for fold in learnt_folds(bundle, name)}
+    return tuple(fold for fold in usual if fold not in learnt) or usual
 
 
 def parse_lead_sets(texts: list[str]) -> list[LeadSet]:
@@ -108,8 +122,10 @@ def calibrate_command(
 ) -> None:
     """Fit each finding's calibration on these folds of PTB-XL and write it, with the figures measured there, into a new bundle."""
     use_threads(threads)
+    _check_folders(out)
     calibrated = calibrate(Bundle.read(bundle), Source(_LABELLED, root, tuple(parse_folds(folds))))
     out.write_bytes(calibrated.onnx)
-    error = calibrated.card.metrics["ece_cross_validated"]
-    told = f"wrote {out}; calibration error {error:.3f} (cross-validated over the patients of folds {folds})"
+    error = calibrated.card.metrics.get("ece_cross_validated")
+    found = "no finding has labels there" if error is None else f"{error:.3f} (cross-validated over the patients of folds {folds})"
+    told = f"wrote {out}; calibration error: {found}"
     errors.print(told, highlight=False, soft_wrap=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from kernels.findings import ConfigError, read_toml
 from kernels.language import LanguageModel, embed_prompts
 from kernels.signal import Samples
 
@@ -21,6 +23,11 @@ from .records import Recording
 from .text import Hidden
 from .train import RATE_HZ, WINDOW_S
 
+FAMILIES = Path(__file__).with_name("held_out.toml")
+
+TASKS = ("diagnostic", "form", "rhythm")
+"""Those of PTB-XL whose labels are single statements."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -28,22 +35,39 @@ class Part:
 
     number: int
     labels: tuple[Label, ...]
+    words: tuple[str, ...]
+    """Every way to name one of them: a text that holds all words of one is left out, whoever says it."""
 
     @property
     def hidden(self) -> Hidden:
-        """Every phrasing of them: a text that holds all words of one is left out, whoever says it."""
-        return Hidden.of(text for label in self.labels for way in label.ways for text in way)
-
-
-TASKS = ("diagnostic", "form", "rhythm")
-"""Those of PTB-XL whose labels are single statements."""
+        """By those words, and by each label's own phrasings."""
+        return Hidden.of([*self.words, *(text for label in self.labels for way in label.ways for text in way)])
 
 
 def split(tasks: Iterable[Task], parts: int) -> list[Part]:
-    """Every statement in one part, in an order that only their names decide."""
+    """Every statement in one part, families as a whole, in an order that only their names decide.
+
+    Raises ConfigError where a part would be empty.
+    """
     labels = {label.name: label for task in tasks if task.name in TASKS for label in task.labels}
-    order = sorted(labels.values(), key=lambda label: (zlib.crc32(label.name.encode()), label.name))
-    return [Part(i, tuple(sorted(order[i::parts], key=lambda label: label.name))) for i in range(parts)]
+    families = [_family(labels, table["codes"], table["words"]) for table in read_toml(FAMILIES).values()]
+    known = {label.name for members, _ in families for label in members}
+    families += [([label], []) for name, label in labels.items() if name not in known]
+    order = sorted((family for family in families if family[0]), key=lambda family: zlib.crc32(family[0][0].name.encode()))
+    if len(order) < parts:
+        raise ConfigError(f"--parts {parts} exceeds the {len(order)} families of findings that the first --root names")
+    return [_part(number, order[number::parts]) for number in range(parts)]
+
+
+Family = tuple[list[Label], list[str]]
+
+
+def _family(labels: Mapping[str, Label], codes: Sequence[str], words: list[str]) -> Family:
+    return [labels[code] for code in codes if code in labels], words
+
+
+def _part(number: int, families: Sequence[Family]) -> Part:
+    return Part(number, tuple(label for members, _ in families for label in members), tuple(w for _, words in families for w in words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +99,7 @@ class Found:
 def find(model: Model, recipe: Recipe, language: LanguageModel, labels: Sequence[Label], recordings: Iterable[Recording]) -> Found:
     """Ask a trained model for these labels by their words; of each recording the mean over its windows."""
     prompts = [[recipe.class_prompt.format(text=text) for text in label.ways[0]] for label in labels]
-    model.eval()
+    model.to("cpu").eval()
 
     def encode(ecg: Samples) -> Samples:
         with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,12 +11,14 @@ UNTOLD = 2
 
 
 def jaccard(shown: Tensor) -> Tensor:
-    """Overlap of the concept sets of every two recordings: [n, concepts] of 0, 1 and `UNTOLD` -> [n, n]; one on the diagonal."""
-    shown = (shown == 1).float()
+    """Overlap of the concept sets of every two recordings: [n, concepts] of 0, 1 and `UNTOLD` -> [n, n]; one on the diagonal.
+
+    Only concepts that both could have told of count; of two that show none of these nothing tells them apart.
+    """
+    told, shown = (shown != UNTOLD).float(), (shown == 1).float()
     both = shown @ shown.T
-    size = shown.sum(-1)
-    either = size[:, None] + size[None, :] - both
-    overlap = both / either.clamp(min=1)
+    either = shown @ told.T + told @ shown.T - both
+    overlap = torch.where(either > 0, both / either.clamp(min=1), 1.0)
     overlap.fill_diagonal_(1.0)
     return overlap
 

@@ -136,11 +136,10 @@ def draw_rows(patients: Sequence[str], share: float, seed: int) -> Numbers:
 
 
 def choose_strength(x: Floats, labels: Bools, rows: Numbers, folds: Numbers) -> float:
-    """Of `STRENGTHS` that of best macro AUROC on the whole last fold, fitted on those of the rows that lie in the others."""
-    last = folds == folds.max()
-    before = rows[~last[rows]]
+    """Of `STRENGTHS` that of best macro AUROC on those of the rows that lie in the last fold, fitted on the others."""
+    last, before = rows[folds[rows] == folds.max()], rows[folds[rows] != folds.max()]
     columns = enough(labels[last])
-    if not len(before) or not columns.any():
+    if not (len(before) and len(last) and columns.any()):
         return FEW_STRENGTH
     labels = labels[:, columns]
     areas = [auroc(fit_and_score(x[before], labels[before], x[last], c), labels[last]).mean() for c in STRENGTHS]

@@ -72,6 +72,8 @@ def ranks() -> Iterator[Ranks]:
     if "WORLD_SIZE" not in os.environ:
         yield Ranks(device=device)
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), device)

@@ -28,6 +28,7 @@ class Recipe(BaseModel):
     width: int = Field(default=48, ge=1)
     """Channels after the stem; they double three times."""
     kernel: int = Field(default=5, ge=1)
+    """Odd, so that it has a middle."""
     dim: int = Field(default=256, ge=1)
     """Of the space in which signal and text meet."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
@@ -61,8 +62,8 @@ class Recipe(BaseModel):
     epochs: int = Field(default=50, ge=1)
     short_epochs: int = Field(default=0, ge=0)
     """The first of these see `short_s` of each window only: half the work, and another cut each time."""
-    short_s: float = Field(default=5.0, gt=0)
-    batch: int = Field(default=128, ge=1)
+    short_s: float = Field(default=5.0, ge=1, le=10)
+    batch: int = Field(default=128, ge=2)
     """Over all ranks together."""
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.3, ge=0)
@@ -73,7 +74,7 @@ class Recipe(BaseModel):
     @field_validator("caption_prompt", "class_prompt")
     @classmethod
     def _has_a_place_for_the_text(cls, prompt: str) -> str:
-        if prompt.count("{text}") != 1 or prompt.replace("{text}", "").strip("{}") != prompt.replace("{text}", ""):
+        if prompt.count("{text}") != 1 or set("{}") & set(prompt.replace("{text}", "")):
             raise ValueError("must hold {text} once, where the text goes, and no other braces")
         return prompt
 
@@ -81,6 +82,10 @@ class Recipe(BaseModel):
     def _learns_something(self) -> Recipe:
         if self.caption_weight == self.concept_weight == 0:
             raise ValueError("caption_weight and concept_weight must not both be 0")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, not {self.kernel}")
+        if self.warmup_epochs and not (self.electrode or self.lead_subsets):
+            raise ValueError("warmup_epochs needs electrode or lead_subsets: else both views of a window are the same")
         return self
 
 

@@ -49,6 +49,8 @@ class Row:
     n: int
     """Recordings."""
     per_class: dict[str, float]
+    calibration: str = ""
+    """Of ECE and Brier: `bundle`, or `fitted here` where the bundle was calibrated on these very folds."""
     thresholds: str = ""
     """Where those of decisions come from: `bundle`, `cross-fitted`, or empty for a metric that needs none."""
     too_few: tuple[str, ...] = ()

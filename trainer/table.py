@@ -40,7 +40,7 @@ def for_terminal(evaluation: Evaluation) -> Table:
         first = line[METRICS[0]]
         figures = [_figure(line[metric].value) for metric in METRICS[1:]]
         table.add_row(first.task, _short(first.method), first.leads, with_interval(first, "-"), *figures, classes(first))
-    table.caption = "\n".join([_RARE, *_apart(evaluation.rows)])
+    table.caption = "\n".join([_RARE, *evaluation.cautions, *_apart(evaluation.rows)])
     table.caption_justify = "left"
     return table
 
@@ -53,7 +53,7 @@ def as_markdown(evaluation: Evaluation) -> str:
         first = line[METRICS[0]]
         figures = [with_interval(line[metric]) for metric in METRICS]
         lines.append(_cells([first.task, first.method, first.leads, *figures, classes(first)]))
-    apart = [part for sentence in (_RARE, *_apart(evaluation.rows)) for part in ("", sentence)]
+    apart = [part for sentence in (_RARE, *evaluation.cautions, *_apart(evaluation.rows)) for part in ("", sentence)]
     return "\n".join([f"{evaluation.title}. In brackets: 95 % by bootstrap over patients.", "", *lines, *apart]) + "\n"
 
 

@@ -37,6 +37,8 @@ class Training:
     def __init__(self, recipe: Recipe, data: TrainingSet, folder: Path, noise: Tensor | None = None, ranks: Ranks | None = None) -> None:
         if recipe.batch > len(data.ecg):
             raise ConfigError(f"batch {recipe.batch} exceeds the {len(data.ecg)} windows of the training folds; make it smaller")
+        if ranks and recipe.batch % ranks.size:
+            raise ConfigError(f"batch {recipe.batch} does not divide among {ranks.size} processes; change one of them")
         torch.manual_seed(recipe.seed)
         self.recipe, self.data, self.folder, self.noise, self.ranks = recipe, data, folder, noise, ranks or Ranks()
         self.model = Model(data.phrasings.shape[-1], encoder_of(recipe.model_dump())).to(self.ranks.device)
@@ -45,6 +47,8 @@ class Training:
         steps = recipe.epochs * (len(data.ecg) // recipe.batch)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, max(steps, 2), pct_start=0.15)
         self.epoch = 0
+        self.sources: dict[str, list[int]] = {}
+        """Dataset -> the folds that were learnt from, for the card."""
         self._resume()
 
     def _parts(self) -> dict[str, Any]:
@@ -64,7 +68,7 @@ class Training:
     def _resume(self) -> None:
         if not self.checkpoint.is_file():
             return
-        state = load_checkpoint(self.checkpoint, self.recipe)
+        state = load_checkpoint(self.checkpoint, self.recipe, self._data())
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.epoch = state["epoch"]
@@ -72,7 +76,11 @@ class Training:
     def save(self) -> None:
         """Replace the checkpoint in one step: a kill at any moment leaves a whole one."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
-        save_checkpoint(self.checkpoint, state | {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json")})
+        told = {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json"), "data": self._data()}
+        save_checkpoint(self.checkpoint, state | told)
+
+    def _data(self) -> str:
+        return f"{self.data.digest} {'with' if self.noise is not None else 'without'} noise"
 
     def run_epoch(self) -> dict[str, float]:
         """One pass over the pairs; the mean of each part of the loss."""
@@ -104,6 +112,8 @@ class Training:
             embedding = self.model.encoder(ecg)
         losses = batch_losses(self.model, self.recipe, self.ranks, embedding.float(), batch, concept)
         loss = self.recipe.caption_weight * losses["caption"] + self.recipe.concept_weight * losses["concept"]
+        if not loss.isfinite():
+            raise ConfigError(f"the loss is {loss.item()} in epoch {self.epoch + 1}; go on from the last one with a smaller learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.ranks.average_gradients(self.model)
@@ -138,16 +148,18 @@ def half_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
-def load_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """Raises ConfigError where it is damaged, or of another recipe."""
+def load_checkpoint(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
+    """Raises ConfigError where it is damaged, or of another recipe or other data."""
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, UnpicklingError, EOFError, LookupError) as error:
         raise ConfigError(f"{path} is damaged; delete it to begin anew") from error
     before, now = state.get("recipe", {}), recipe.model_dump(mode="json")
     changed = [name for name, value in now.items() if before.get(name) != value]
     if changed:
         raise ConfigError(f"{path.parent} was begun with another {', '.join(changed)}; give the same, or another --out")
+    if state.get("data") != data:
+        raise ConfigError(f"{path.parent} was begun with other recordings, texts or noise; give the same, or another --out")
     return state
 
 
@@ -199,6 +211,7 @@ def write_towers(training: Training) -> None:
     )
     told = {
         "recipe": recipe.model_dump(mode="json"),
+        "sources": training.sources,
         "windows": len(training.data.ecg),
         "concepts": list(training.data.concepts.names),
         "parameters": sum(p.numel() for p in encoder.parameters()),

@@ -12,14 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kernels.findings import parse_toml
+from kernels.findings import ConfigError, parse_toml
 from kernels.language import LanguageModel
 from kernels.terminal import console, errors
 
 from .augment import read_noise
 from .batches import TrainingSet, make_training_set
 from .datasets import Task
-from .heldout import TASKS, Found, Part, find, split
+from .heldout import TASKS, Found, find, split
 from .options import parse_folds, use_threads
 from .ranks import Ranks, ranks
 from .recipe import DEFAULT_RECIPE, Recipe, check_recipe, read_recipe
@@ -51,15 +51,19 @@ def train_command(
     """Train on folds 1-8. Stop it whenever you like: the same command goes on from the last epoch. `torchrun` shares the work."""
     use_threads(threads)
     chosen = changed(read_recipe(recipe), changes or [])
+    if unlabelled and not chosen.warmup_epochs:
+        raise ConfigError("--unlabelled is for a warm-up, and this recipe has none; give --set warmup_epochs=4")
+    sources, more = parse_sources(root), parse_sources(unlabelled or [])
+    tracks = read_noise(noise, RATE_HZ) if noise else None
     out.mkdir(parents=True, exist_ok=True)
     with ranks() as among:
         windows = cache or out.parent / "windows"
         with errors.status("reading recordings and embedding their texts"):
-            data = load(root, chosen, Hidden(), out, windows, among)
-            tracks = read_noise(noise, RATE_HZ) if noise else None
+            data = load(sources, chosen, Hidden(), out, windows, among)
         training = Training(chosen, data, out, tracks, among)
+        training.sources = {source.name: list(TRAIN_FOLDS) for source in [*sources, *more]}
         if chosen.warmup_epochs and not training.epoch:
-            warm_up(training, [Source.parse(text, TRAIN_FOLDS) for text in [*root, *(unlabelled or [])]], windows)
+            warm_up(training, [*sources, *more], windows)
         show_epochs(training)
         tell(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", among)
 
@@ -69,9 +73,13 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return check_recipe({**recipe.model_dump(), **parse_toml("\n".join(changes), f"--set {' '.join(changes)}")}, "--set")
 
 
-def load(root: Sequence[str], recipe: Recipe, hidden: Hidden, folder: Path, cache: Path, among: Ranks) -> TrainingSet:
+def parse_sources(texts: Sequence[str]) -> list[Source]:
+    """The training folds of each. Raises ConfigError as `Source.parse` does."""
+    return [Source.parse(text, TRAIN_FOLDS) for text in texts]
+
+
+def load(sources: Sequence[Source], recipe: Recipe, hidden: Hidden, folder: Path, cache: Path, among: Ranks) -> TrainingSet:
     """The first rank reads and writes, the others wait for its files."""
-    sources = [Source.parse(text, TRAIN_FOLDS) for text in root]
     with among.in_turn():
         store = open_store(sources, RATE_HZ, WINDOW_S, cache)
         return make_training_set(store, sources, recipe, hidden, folder, write=among.rank == 0)
@@ -81,7 +89,7 @@ def warm_up(training: Training, sources: Sequence[Source], cache: Path) -> None:
     """Self-supervision on the training folds of all of them, before the first epoch."""
     with training.ranks.in_turn():
         store = open_store(sources, RATE_HZ, WINDOW_S, cache)
-    warming = WarmUp(training.recipe, training.model.encoder, store.ecg, training.folder, training.noise, training.ranks)
+    warming = WarmUp(training.recipe, training.model.encoder, store, training.folder, training.noise, training.ranks)
     for loss in warming.run():
         tell(f"warm-up {warming.epoch} of {training.recipe.warmup_epochs}  contrastive {loss:.3f}", training.ranks)
     training.ema.module.load_state_dict(training.model.state_dict())
@@ -122,20 +130,30 @@ def held_out_command(
     """How well findings are found whose every word was kept from training: cross-validation over concepts."""
     use_threads(threads)
     chosen = changed(read_recipe(recipe), changes or [])
-    judged = Source.parse(root[0], parse_folds(folds))
-    tasks = judged.tasks
-    found = [
-        _score_part(part, root, chosen, out / f"part-{part.number}", cache or out / "windows", noise, judged)
-        for part in split(tasks, parts)
-    ]
-    told = list(_held_out_rows(tasks, reduce(Found.beside, found)))
+    judged, sources = Source.parse(root[0], parse_folds(folds)), parse_sources(root)
+    if next(judged.read(), None) is None:
+        raise ConfigError(f"--folds {folds}: {judged.root} holds no recording of them; give others")
+    tracks = read_noise(noise, RATE_HZ) if noise else None
+    tasks, windows, found = judged.tasks, cache or out / "windows", []
+    with ranks() as among:
+        for part in split(tasks, parts):
+            tell(f"part {part.number + 1} of {parts}: without {', '.join(label.name for label in part.labels)}", among)
+            folder = out / f"part-{part.number + 1}"
+            training = Training(chosen, load(sources, chosen, part.hidden, folder, windows, among), folder, tracks, among)
+            show_epochs(training)
+            found.append(find(training.shipped, chosen, LanguageModel(chosen.text_encoder), part.labels, judged.read()))
+        if among.rank == 0:
+            _tell_held_out(list(_held_out_rows(tasks, reduce(Found.beside, found))), chosen, parts, folds, as_json)
+
+
+def _tell_held_out(told: Sequence[dict[str, Any]], recipe: Recipe, parts: int, folds: str, as_json: Path | None) -> None:
     for row in told:
         console.print(
             f"{row['task']:20} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}), {len(row['per_class'])} findings",
             highlight=False,
         )
     if as_json:
-        as_json.write_text(json.dumps({"recipe": chosen.model_dump(mode="json"), "parts": parts, "folds": folds, "rows": told}, indent=1))
+        as_json.write_text(json.dumps({"recipe": recipe.model_dump(mode="json"), "parts": parts, "folds": folds, "rows": told}, indent=1))
 
 
 def _held_out_rows(tasks: Sequence[Task], found: Found) -> Iterator[dict[str, Any]]:
@@ -146,12 +164,3 @@ def _held_out_rows(tasks: Sequence[Task], found: Found) -> Iterator[dict[str, An
         if per_class:
             told = {"task": f"held-out {task}", "metric": "auroc_macro", **asdict(interval)}
             yield {**told, "n": len(found.patients), "per_class": per_class}
-
-
-def _score_part(part: Part, root: Sequence[str], recipe: Recipe, folder: Path, cache: Path, noise: Path | None, judged: Source) -> Found:
-    """Train without the part's words and look for them; a training that was done is taken up from its end."""
-    data = load(root, recipe, part.hidden, folder, cache, Ranks())
-    training = Training(recipe, data, folder, read_noise(noise, RATE_HZ) if noise else None)
-    tell(f"part {part.number}: without {', '.join(label.name for label in part.labels)}", Ranks())
-    show_epochs(training)
-    return find(training.shipped, recipe, LanguageModel(recipe.text_encoder), part.labels, judged.read())

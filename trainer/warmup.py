@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.signal import Samples
-
 from .augment import Augment
 from .loss import info_nce
 from .model import Encoder, Matcher
 from .ranks import Ranks
 from .recipe import Recipe
+from .store import Store
 from .train import RATE_HZ, epoch_generators, half_precision, load_checkpoint, parameter_groups, save_checkpoint
 
 
@@ -26,7 +25,8 @@ class WarmUp:
     Taken up from its last checkpoint; `encoder` holds the weights.
     """
 
-    def __init__(self, recipe: Recipe, encoder: Encoder, ecg: Samples, folder: Path, noise: Tensor | None, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, encoder: Encoder, store: Store, folder: Path, noise: Tensor | None, ranks: Ranks) -> None:
+        ecg, self.data = store.ecg, store.folder.name
         self.recipe, self.ecg, self.noise, self.ranks = recipe, ecg, noise, ranks
         self.encoder, self.match = encoder, Matcher(scale=10.0).to(ranks.device)
         self.both = torch.nn.ModuleList([self.encoder, self.match])
@@ -36,7 +36,7 @@ class WarmUp:
         self.checkpoint = folder / "warmup.pt"
         self.epoch = 0
         if self.checkpoint.is_file():
-            state = load_checkpoint(self.checkpoint, recipe)
+            state = load_checkpoint(self.checkpoint, recipe, self.data)
             self.epoch = state["epoch"]
             self.both.load_state_dict(state["both"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -56,7 +56,7 @@ class WarmUp:
     def _save(self) -> None:
         parts: dict[str, Any] = {"both": self.both, "optimizer": self.optimizer, "schedule": self.schedule}
         state = {name: part.state_dict() for name, part in parts.items()}
-        save_checkpoint(self.checkpoint, state | {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json")})
+        save_checkpoint(self.checkpoint, state | {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json"), "data": self.data})
 
     def _run_epoch(self) -> float:
         order, augment = epoch_generators(self.recipe.seed + 1, self.epoch, self.ranks, self.noise, self.recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..records import Recording, fold_of
@@ -24,14 +25,15 @@ _CPSC2018 = {
 }
 
 
-def read_challenge(root: Path, folds: Sequence[int]) -> Iterator[Recording]:
+def read_challenge(prefix: str, root: Path, folds: Sequence[int]) -> Iterator[Recording]:
     """The recordings of these folds of the records anywhere below a folder (Perez Alday et al. 2020, Reyna et al. 2021).
 
-    A record is one patient: the sources do not say more. Raises ConfigError where there is no record.
+    The Challenge's own folder holds other data sets too, PTB-XL among them: only records are read whose name begins with
+    `prefix`. A record is one patient: the sources do not say more. Raises ConfigError where there is no record.
     """
     for path in record_paths(root, "the Challenge's WFDB records, such as training/cpsc_2018 or WFDBRecords"):
         fold = fold_of(path.name)
-        if fold in folds:
+        if fold in folds and path.name.startswith(prefix):
             yield from _read_record(path, fold)
 
 
@@ -63,9 +65,15 @@ def _csn_tasks(root: Path) -> list[Task]:
     return [Task("csn", tuple(word.label() for word in snomed().values()))]
 
 
-def _concepts(root: Path) -> dict[str, str]:
+def _cpsc2018_concepts(root: Path) -> dict[str, str]:
+    """Of its nine classes only: its recordings were not asked for anything else, and its "normal" is more than a rhythm."""
+    told = {code for codes in _CPSC2018.values() for code in codes}
+    return {code: name for code, name in concepts_of(snomed().values()).items() if code in told} | {_CPSC2018["NORM"][0]: "NORM"}
+
+
+def _csn_concepts(root: Path) -> dict[str, str]:
     return concepts_of(snomed().values())
 
 
-CPSC2018 = Dataset(read_challenge, _cpsc2018_tasks, _concepts)
-CSN = Dataset(read_challenge, _csn_tasks, _concepts)
+CPSC2018 = Dataset(partial(read_challenge, "A"), _cpsc2018_tasks, _cpsc2018_concepts)
+CSN = Dataset(partial(read_challenge, "JS"), _csn_tasks, _csn_concepts)

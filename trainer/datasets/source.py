@@ -20,6 +20,8 @@ from kernels.signal import Samples, standard_lead, to_standard_leads
 # What wfdb was seen to raise on headers and signal files that are cut short, empty or not WFDB at all.
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError)
 
+_MV_PER_UNIT = {"v": 1000.0, "uv": 0.001, "µv": 0.001, "nv": 1e-6}
+
 Read = TypeVar("Read")
 
 
@@ -61,7 +63,8 @@ def _waveform(name: str, leads: Sequence[str]) -> Waveform:
     if len(record.p_signal) != record.sig_len:
         raise ValueError(f"it holds {len(record.p_signal)} of {record.sig_len} samples")
     leads = leads or [standard_lead(given) or given for given in record.sig_name]
-    samples = to_standard_leads(record.p_signal.T.astype(np.float32), leads)
+    scale = np.array([_MV_PER_UNIT.get(unit.lower(), 1.0) for unit in record.units])
+    samples = to_standard_leads((record.p_signal * scale).T.astype(np.float32), leads)
     return Waveform(samples, float(record.fs), tuple(record.comments), record.units[0] != "NU")
 
 
