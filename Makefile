@@ -24,10 +24,11 @@ format: $(VENV)/.linters
 RECIPE ?= cardiogloss
 RUN := runs/$(RECIPE)
 SETS := --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb
+UNLABELLED := $(if $(filter cardiogloss,$(RECIPE)),--unlabelled cinc2017=$(DATA)/cinc2017 --unlabelled mitdb=$(DATA)/mitdb)
 
 # One recipe (cardiogloss, mets, etp), from the data to a calibrated bundle; goes on where it was stopped.
 model: $(VENV)/.installed
-	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) --out $(RUN)
+	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) $(UNLABELLED) --out $(RUN)
 	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
 	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
 

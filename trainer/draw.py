@@ -42,7 +42,7 @@ def draw_all(evaluation: Evaluation, folder: Path) -> None:
     with matplotlib.rc_context(_STYLE):
         figures = {"auroc_by_class": draw_classes(first, title)} if first else {}
         if findings:
-            figures["reliability"] = draw_reliability(findings[0], title)
+            figures["reliability"] = draw_reliability(findings[0], "\n".join([title, *evaluation.cautions]))
         if len(evaluation.embedded) > 1:
             figures["auroc_by_leads"] = draw_leads(evaluation.rows, evaluation.title)
         for name, figure in figures.items():
@@ -78,7 +78,7 @@ def draw_reliability(findings: Answers, title: str) -> Figure:
     curve_axes, count_axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.1))
     pooled = f"{len(names)} findings pooled, mean error {errors.mean():.3f}"
     _draw_curve(curve_axes, count_axes, reliability(probability.ravel(), labels.ravel()), pooled, _POOLED, -1)
-    own = f"{in_words(names[worst])}, error {errors[worst]:.3f}"
+    own = f"the worst: {in_words(names[worst])}, error {errors[worst]:.3f}"
     _draw_curve(curve_axes, count_axes, reliability(probability[:, worst], labels[:, worst]), own, _WORST, 1)
     _dress_reliability(curve_axes, count_axes)
     figure.suptitle(_wrapped(title), fontsize=9, color=_DIM)

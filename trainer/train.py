@@ -48,7 +48,9 @@ class Training:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, max(steps, 2), pct_start=0.15)
         self.epoch = 0
         self.sources: dict[str, list[int]] = {}
-        """Dataset -> the folds that were learnt from, for the card."""
+        """Dataset -> the folds whose labels were learnt from, for the card."""
+        self.unlabelled: list[str] = []
+        """The datasets that only the warm-up saw."""
         self._resume()
 
     def _parts(self) -> dict[str, Any]:
@@ -212,6 +214,7 @@ def write_towers(training: Training) -> None:
     told = {
         "recipe": recipe.model_dump(mode="json"),
         "sources": training.sources,
+        "unlabelled": training.unlabelled,
         "windows": len(training.data.ecg),
         "concepts": list(training.data.concepts.names),
         "parameters": sum(p.numel() for p in encoder.parameters()),

@@ -61,9 +61,9 @@ def train_command(
         with errors.status("reading recordings and embedding their texts"):
             data = load(sources, chosen, Hidden(), out, windows, among)
         training = Training(chosen, data, out, tracks, among)
-        training.sources = {source.name: list(TRAIN_FOLDS) for source in [*sources, *more]}
-        if chosen.warmup_epochs and not training.epoch:
-            warm_up(training, [*sources, *more], windows)
+        training.sources = {source.name: list(TRAIN_FOLDS) for source in sources}
+        training.unlabelled = [source.name for source in more]
+        warm_up(training, [*sources, *more], windows)
         show_epochs(training)
         tell(f"wrote {out}; next: cardiogloss-kernels export {out} --out FILE", among)
 
@@ -86,7 +86,9 @@ def load(sources: Sequence[Source], recipe: Recipe, hidden: Hidden, folder: Path
 
 
 def warm_up(training: Training, sources: Sequence[Source], cache: Path) -> None:
-    """Self-supervision on the training folds of all of them, before the first epoch."""
+    """Self-supervision on the training folds of all of them, before the first epoch, as long as the recipe says."""
+    if training.epoch or not training.recipe.warmup_epochs:
+        return
     with training.ranks.in_turn():
         store = open_store(sources, RATE_HZ, WINDOW_S, cache)
     warming = WarmUp(training.recipe, training.model.encoder, store, training.folder, training.noise, training.ranks)
@@ -140,6 +142,7 @@ def held_out_command(
             tell(f"part {part.number + 1} of {parts}: without {', '.join(label.name for label in part.labels)}", among)
             folder = out / f"part-{part.number + 1}"
             training = Training(chosen, load(sources, chosen, part.hidden, folder, windows, among), folder, tracks, among)
+            warm_up(training, sources, windows)
             show_epochs(training)
             found.append(find(training.shipped, chosen, LanguageModel(chosen.text_encoder), part.labels, judged.read()))
         if among.rank == 0:
