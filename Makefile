@@ -24,11 +24,10 @@ format: $(VENV)/.linters
 RECIPE ?= cardiogloss
 RUN := runs/$(RECIPE)
 SETS := --root $(DATA)/ptb-xl --root $(DATA)/ptb-xl-znorm --noise $(DATA)/nstdb
-UNLABELLED := $(if $(filter cardiogloss,$(RECIPE)),--unlabelled cinc2017=$(DATA)/cinc2017 --unlabelled mitdb=$(DATA)/mitdb)
 
 # One recipe (cardiogloss, mets, etp), from the data to a calibrated bundle; goes on where it was stopped.
 model: $(VENV)/.installed
-	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) $(UNLABELLED) --out $(RUN)
+	$(VENV)/bin/cardiogloss-trainer train --recipe $(RECIPE) $(SETS) --out $(RUN)
 	$(VENV)/bin/cardiogloss-kernels export $(RUN) --out $(RUN)/raw.onnx
 	$(VENV)/bin/cardiogloss-trainer calibrate --bundle $(RUN)/raw.onnx --root $(DATA)/ptb-xl --out $(RUN)/$(RECIPE).onnx
 
@@ -37,11 +36,12 @@ FIGURES := runs/figures
 BUNDLES := --bundle kernels/shipped/cardiogloss.onnx --bundle runs/mets/mets.onnx --bundle runs/etp/etp.onnx
 figures: $(VENV)/.installed
 	mkdir -p $(FIGURES)
-	$(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --root $(DATA)/ptb-xl --leads all --leads I --leads II --leads I,II,V2 --probe \
+	$(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --root $(DATA)/ptb-xl --leads all --leads I --leads II --leads I,II,V2 \
 	    --json $(FIGURES)/ptb-xl.json --markdown $(FIGURES)/ptb-xl.md --plots $(FIGURES)/ptb-xl
+	$(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --root $(DATA)/ptb-xl --probe --json $(FIGURES)/probe.json --markdown $(FIGURES)/probe.md
 	for set in cinc2017 mitdb; do $(VENV)/bin/cardiogloss-trainer evaluate $(BUNDLES) --dataset $$set --root $(DATA)/$$set \
 	    --json $(FIGURES)/$$set.json --markdown $(FIGURES)/$$set.md; done
-	$(VENV)/bin/cardiogloss-trainer held-out $(SETS) --out runs/held-out --json $(FIGURES)/held-out.json
+	$(VENV)/bin/cardiogloss-trainer held-out $(SETS) --parts 3 --set epochs=40 --set short_epochs=40 --out runs/held-out --json $(FIGURES)/held-out.json
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)

@@ -20,6 +20,9 @@ from .probe import probed_folds
 from .source import Source
 from .table import as_markdown, for_terminal, write_json, write_scores
 
+_FILE_COLUMNS = 110
+"""Where nobody has set a width, the table is as wide as it wants to be."""
+
 _LABELLED = "ptb-xl"
 """The dataset whose codes findings name."""
 
@@ -60,7 +63,7 @@ def evaluate_command(
     for path, model in models.items():
         with errors.status(f"scoring recordings with {path.stem}"):
             done.append(evaluate(model, source, parse_lead_sets(leads or ["all"]), probe, path.stem))
-        console.print(for_terminal(done[-1]))
+        console.print(for_terminal(done[-1]), width=console.width if console.is_terminal else _FILE_COLUMNS)
     _write(done, as_json, markdown, plots, scores)
 
 

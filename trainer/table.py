@@ -34,7 +34,9 @@ def by_line(rows: Sequence[Row]) -> list[dict[str, Row]]:
 
 def for_terminal(evaluation: Evaluation) -> Table:
     """One line a task, method and set of leads; only the AUROC with its interval."""
-    columns = [Column(head, no_wrap=True) for head in ("task", "method", "leads", "AUROC (95 %)", "F1", "acc.", *HEADS[3:], "classes")]
+    columns = [
+        Column(head, no_wrap=True, min_width=5) for head in ("task", "method", "leads", "AUROC (95 %)", "F1", "acc.", *HEADS[3:], "classes")
+    ]
     table = Table(*columns, title=evaluation.title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for line in by_line(evaluation.rows):
         first = line[METRICS[0]]
