@@ -49,7 +49,14 @@ def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer
 
 def _findings_table(card: Card) -> Table:
     fitted = _best_f1(card)
-    heads = ["priority", "raise at", "clear at", *(["best F1 at"] if fitted else []), "leads needed", "calibrated"]
+    heads: list[Column | str] = [
+        "priority",
+        "raise at",
+        "clear at",
+        *(["best F1 at"] if fitted else []),
+        Column("leads needed", overflow="fold"),
+        "calibrated",
+    ]
     table = Table(Column("finding", no_wrap=True), *heads, box=None, header_style="dim")
     for f in card.findings:
         best = [f"{fitted[f.name]:.2f}" if f.name in fitted else ""] if fitted else []
