@@ -361,7 +361,7 @@ def test_every_recipe_learns_and_exports_what_torch_computes(
     match = model.match_concept if recipe.concept_weight else model.match_caption
     with torch.inference_mode():
         embedding = model.encoder(ecg)
-        text = model.text(torch.from_numpy(read_head(onnx.load_model_from_string(bundle.onnx)).text))
+        text = model.text(torch.tensor(read_head(onnx.load_model_from_string(bundle.onnx)).text))
         probability = match(embedding, text).sigmoid()
     with open_engine(bundle) as engine:
         result = engine.run(ecg.numpy())
