@@ -27,7 +27,7 @@ from .store import Store
 from .text import Concepts, Hidden, Said, collect_concepts, speaker
 
 _CHUNK = 1024
-"""Texts that are embedded, and lines that are read, at a time."""
+"""Texts whose embeddings are held at a time."""
 
 Rows = npt.NDArray[np.int32]
 Targets = npt.NDArray[np.uint8]
@@ -67,12 +67,17 @@ class TrainingSet:
 
         `size` is that of all ranks together; each yields its own share.
         """
-        order = torch.randperm(len(self.ecg), generator=generator)
-        for drawn in order[: len(order) // size * size].split(size):
+        for drawn in draw_batches(len(self.ecg), size, generator):
             saying = torch.randint(self.captions.shape[1], (size,), generator=generator)
             rows, way = (ranks.share(x).numpy() for x in (drawn, saying))
             parts = (self.ecg[rows], self.texts[self.captions[rows, way]], self.shown[rows])
             yield Batch(*(torch.from_numpy(np.ascontiguousarray(part)).to(ranks.device) for part in parts))
+
+
+def draw_batches(n: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Every row number below `n` once, at random, in whole batches; what does not fill one is left out."""
+    order = torch.randperm(n, generator=generator)
+    return order[: n // size * size].split(size)
 
 
 def make_training_set(

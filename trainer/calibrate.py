@@ -66,7 +66,7 @@ def calibrate(bundle: Bundle, source: Source) -> Bundle:
 
 def _measure(bundle: Bundle, source: Source, embedded: Embedded) -> dict[str, Any]:
     """Figures and thresholds of a bundle that was calibrated on these recordings: decisions are cross-fitted."""
-    answers = answer_all(bundle, ask(source.tasks, bundle), source, embedded)
+    answers = answer_all(bundle, head_of(bundle), ask(source.tasks, bundle), source, embedded)
     rows = [row.as_json() for row in zero_shot_rows(bundle, source, answers) if row.metric in _TOLD]
     thresholds = {f"{source.name}/{a.task}": _thresholds(a) for a in answers}
     return {"dataset": source.name, "folds": source.told_folds, "rows": rows, "thresholds": thresholds}

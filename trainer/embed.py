@@ -21,6 +21,17 @@ Encode = Callable[[Samples], Samples]
 """Windows [n, 12, samples] in mV, NaN where there is no signal -> embeddings [n, d]."""
 
 
+def encode_in_torch(encoder: torch.nn.Module) -> Encode:
+    """A tower that was not exported, as it is."""
+
+    def encode(ecg: Samples) -> Samples:
+        with torch.inference_mode():
+            embedding: Samples = encoder(torch.from_numpy(ecg)).numpy()
+        return embedding
+
+    return encode
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """An encoder, and the leads that it is shown; without any, all that a recording has."""

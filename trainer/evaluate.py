@@ -10,7 +10,7 @@ import torch
 
 from kernels.bundle import Bundle
 from kernels.engine import Engine, open_engine
-from kernels.export import head_of
+from kernels.export import Head, head_of
 from kernels.findings import ConfigError
 from kernels.signal import Samples
 
@@ -84,11 +84,10 @@ def of_source(embedded: Embedded, source: Source) -> Embedded:
     return chosen
 
 
-def answer_all(bundle: Bundle, questions: Sequence[Question], source: Source, embedded: Embedded) -> list[Answers]:
-    """Each task of the dataset by its words, and the bundle's own findings."""
-    head, concepts = head_of(bundle), source.concepts
+def answer_all(bundle: Bundle, head: Head, questions: Sequence[Question], source: Source, embedded: Embedded) -> list[Answers]:
+    """Each task of the dataset by its words, and the bundle's own findings; `head` is that of the bundle."""
     tasks = [answer(question, head, bundle.card.pooled_calibration, embedded) for question in questions]
-    return [*tasks, answer_findings(bundle, head, embedded, concepts)]
+    return [*tasks, answer_findings(bundle, head, embedded, source.concepts)]
 
 
 def thresholds_of(bundle: Bundle, source: Source, task: str) -> Mapping[str, float] | None:
@@ -138,7 +137,8 @@ def evaluate(
     everything = replace(source, folds=(*taught, *source.folds))
     read = embed_bundle(bundle, everything, lead_sets)
     evaluated = [of_source(embedded, source) for embedded in read]
-    answers = [answer_all(bundle, questions, source, embedded) for embedded in evaluated]
+    head = head_of(bundle)
+    answers = [answer_all(bundle, head, questions, source, embedded) for embedded in evaluated]
     rows = [row for of_leads in answers for row in zero_shot_rows(bundle, source, of_leads)]
     if probe:
         rows += _probes(source, tasks, [Split.of(e, taught, source.folds) for e in read])

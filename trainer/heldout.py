@@ -12,16 +12,16 @@ import torch
 
 from kernels.findings import ConfigError, read_toml
 from kernels.language import LanguageModel, embed_prompts
-from kernels.signal import Samples
 
 from .datasets import Label, Task
-from .embed import View, embed
+from .embed import View, embed, encode_in_torch
 from .metrics import FEWEST_POSITIVES, Bools, Floats, Interval, auroc, draw_patients, mean_with_interval, over_draws
 from .model import Model
 from .recipe import Recipe
 from .records import Recording
 from .text import Hidden
 from .train import RATE_HZ, WINDOW_S
+from .zero_shot import put, task_labels
 
 FAMILIES = Path(__file__).with_name("held_out.toml")
 
@@ -98,15 +98,9 @@ class Found:
 
 def find(model: Model, recipe: Recipe, language: LanguageModel, labels: Sequence[Label], recordings: Iterable[Recording]) -> Found:
     """Ask a trained model for these labels by their words; of each recording the mean over its windows."""
-    prompts = [[recipe.class_prompt.format(text=text) for text in label.ways[0]] for label in labels]
+    task = Task("held-out", tuple(labels))
     model.to("cpu").eval()
-
-    def encode(ecg: Samples) -> Samples:
-        with torch.inference_mode():
-            return model.encoder(torch.from_numpy(ecg)).numpy()
-
-    (seen,) = embed(recordings, [View(encode)], RATE_HZ, round(RATE_HZ * WINDOW_S))
+    (seen,) = embed(recordings, [View(encode_in_torch(model.encoder))], RATE_HZ, round(RATE_HZ * WINDOW_S))
     with torch.inference_mode():
-        words = model.text(torch.from_numpy(embed_prompts(language, prompts))).numpy()
-    shown = np.array([[not label.codes.isdisjoint(r.codes) for label in labels] for r in seen.recordings])
-    return Found(tuple(labels), seen.by_recording(seen.windows() @ words.T), shown, tuple(seen.patients))
+        words = model.text(torch.from_numpy(embed_prompts(language, put(task, recipe.class_prompt)))).numpy()
+    return Found(task.labels, seen.by_recording(seen.windows() @ words.T), task_labels(task, seen), tuple(seen.patients))

@@ -13,10 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # of scikit-learn
 
 from kernels.findings import ConfigError
-from kernels.signal import Samples
 
 from .datasets import Task, dataset
-from .embed import Embedded, Encode
+from .embed import Embedded, Encode, encode_in_torch
 from .metrics import Bools, Counts, Floats, auroc, draw_patients
 from .model import encoder_of
 from .rows import Row, enough, rows_of
@@ -90,14 +89,7 @@ def random_encoder(recipe: Mapping[str, Any], seed: int = 0) -> Encode:
     """An encoder of the recipe's shape that never learnt anything."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = encoder_of(recipe).eval()
-
-    def encode(ecg: Samples) -> Samples:
-        with torch.inference_mode():
-            embedding: Samples = encoder(torch.from_numpy(ecg)).numpy()
-        return embedding
-
-    return encode
+        return encode_in_torch(encoder_of(recipe).eval())
 
 
 def probe_rows(name: str, tasks: Sequence[Task], split: Split, budgets: Sequence[Budget] = BUDGETS, suffix: str = "") -> list[Row]:

@@ -111,9 +111,9 @@ def what_is_said(
     """`concepts` are those of the codes of its data set, `machine` the texts of 12SL's acronyms."""
     shown = [concepts[code] for code in recording.codes if code in concepts]
     translated = translate(recording.report)
-    spoken = [f"12SL:{word}" for word in recording.machine if word not in _GLUE]
+    spoken = [SPEAKERS["machine"] + word for word in recording.machine if word not in _GLUE]
     return Said(
-        concepts=tuple(dict.fromkeys([*shown, *spoken, *(f"report:{finding}" for finding in translated.findings)])),
+        concepts=tuple(dict.fromkeys([*shown, *spoken, *(SPEAKERS["report"] + finding for finding in translated.findings)])),
         codes=tuple(prompts[name][0] for name in shown if prompts.get(name)),
         machine=tuple(machine.get(word, "") for word in recording.machine),
         report=tuple(part for part in re.split(r"\s*[,.;]\s*", translated.text) if part),
@@ -130,8 +130,8 @@ def collect_concepts(
 ) -> Concepts:
     """The concepts with a text that occur `at_least` times and name nothing hidden, in alphabetical order."""
     texts = {name: tuple(prompts[name]) for name in count if name in prompts}
-    texts |= {f"12SL:{word}": (_tidy(text),) for word, text in machine.items()}
-    texts |= {name: (name.removeprefix("report:"),) for name in count if speaker(name) == "report"}
+    texts |= {SPEAKERS["machine"] + word: (_tidy(text),) for word, text in machine.items()}
+    texts |= {name: (name.removeprefix(SPEAKERS["report"]),) for name in count if speaker(name) == "report"}
     open_ = {name for name, phrasings in texts.items() if any(phrasings) and not any(hidden.named_by(text) for text in phrasings)}
     names = tuple(sorted(name for name, n in count.items() if n >= at_least and name in open_))
     return Concepts(names, tuple(texts[name] for name in names))

@@ -43,9 +43,8 @@ class Training:
         self.recipe, self.data, self.folder, self.noise, self.ranks = recipe, data, folder, noise, ranks or Ranks()
         self.model = Model(data.phrasings.shape[-1], encoder_of(recipe.model_dump())).to(self.ranks.device)
         self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, recipe.weight_decay), lr=recipe.learning_rate)
         steps = recipe.epochs * (len(data.ecg) // recipe.batch)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate, max(steps, 2), pct_start=0.15)
+        self.descent = Descent(self.model, recipe.learning_rate, recipe.weight_decay, steps, self.ranks)
         self.epoch = 0
         self.sources: dict[str, list[int]] = {}
         """Dataset -> the folds whose labels were learnt from, for the card."""
@@ -54,7 +53,7 @@ class Training:
         self._resume()
 
     def _parts(self) -> dict[str, Any]:
-        return {"model": self.model, "ema": self.ema, "optimizer": self.optimizer, "schedule": self.schedule}
+        return {"model": self.model, "ema": self.ema, "optimizer": self.descent.optimizer, "schedule": self.descent.schedule}
 
     @property
     def shipped(self) -> Model:
@@ -116,14 +115,27 @@ class Training:
         loss = self.recipe.caption_weight * losses["caption"] + self.recipe.concept_weight * losses["concept"]
         if not loss.isfinite():
             raise ConfigError(f"the loss is {loss.item()} in epoch {self.epoch + 1}; go on from the last one with a smaller learning_rate")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.ranks.average_gradients(self.model)
-        nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
-        self.optimizer.step()
-        self.schedule.step()
+        self.descent.step(loss)
         self.ema.update_parameters(self.model)
         return {name: value.detach() for name, value in losses.items()}
+
+
+class Descent:
+    """AdamW over one cycle of the learning rate, with gradients averaged over ranks and clipped."""
+
+    def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float, steps: int, ranks: Ranks) -> None:
+        self._model, self._ranks = model, ranks
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, learning_rate, max(steps, 2), pct_start=0.15)
+
+    def step(self, loss: Tensor) -> None:
+        """Down the gradient of the loss of the whole batch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._ranks.average_gradients(self._model)
+        nn.utils.clip_grad_norm_(self._model.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
 
 
 def batch_losses(model: Model, recipe: Recipe, ranks: Ranks, embedding: Tensor, batch: Batch, concept: Tensor) -> dict[str, Tensor]:

@@ -137,6 +137,7 @@ def held_out_command(
         raise ConfigError(f"--folds {folds}: {judged.root} holds no recording of them; give others")
     tracks = read_noise(noise, RATE_HZ) if noise else None
     tasks, windows, found = judged.tasks, cache or out / "windows", []
+    language = LanguageModel(chosen.text_encoder)
     with ranks() as among:
         for part in split(tasks, parts):
             tell(f"part {part.number + 1} of {parts}: without {', '.join(label.name for label in part.labels)}", among)
@@ -144,7 +145,7 @@ def held_out_command(
             training = Training(chosen, load(sources, chosen, part.hidden, folder, windows, among), folder, tracks, among)
             warm_up(training, sources, windows)
             show_epochs(training)
-            found.append(find(training.shipped, chosen, LanguageModel(chosen.text_encoder), part.labels, judged.read()))
+            found.append(find(training.shipped, chosen, language, part.labels, judged.read()))
         if among.rank == 0:
             _tell_held_out(list(_held_out_rows(tasks, reduce(Found.beside, found))), chosen, parts, folds, as_json)
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from .augment import Augment
+from .batches import draw_batches
 from .loss import info_nce
 from .model import Encoder, Matcher
 from .ranks import Ranks
 from .recipe import Recipe
 from .store import Store
-from .train import RATE_HZ, epoch_generators, half_precision, load_checkpoint, parameter_groups, save_checkpoint
+from .train import RATE_HZ, Descent, epoch_generators, half_precision, load_checkpoint, save_checkpoint
 
 
 class WarmUp:
@@ -30,17 +31,18 @@ class WarmUp:
         self.recipe, self.ecg, self.noise, self.ranks = recipe, ecg, noise, ranks
         self.encoder, self.match = encoder, Matcher(scale=10.0).to(ranks.device)
         self.both = torch.nn.ModuleList([self.encoder, self.match])
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.both, recipe.weight_decay), lr=recipe.learning_rate / 2)
         steps = recipe.warmup_epochs * (len(ecg) // recipe.batch)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, recipe.learning_rate / 2, max(steps, 2), pct_start=0.15)
+        self.descent = Descent(self.both, recipe.learning_rate / 2, recipe.weight_decay, steps, ranks)
         self.checkpoint = folder / "warmup.pt"
         self.epoch = 0
         if self.checkpoint.is_file():
             state = load_checkpoint(self.checkpoint, recipe, self.data)
             self.epoch = state["epoch"]
-            self.both.load_state_dict(state["both"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        return {"both": self.both, "optimizer": self.descent.optimizer, "schedule": self.descent.schedule}
 
     def run(self) -> Iterator[float]:
         """The epochs that are left; the mean loss of each."""
@@ -54,16 +56,13 @@ class WarmUp:
             yield loss
 
     def _save(self) -> None:
-        parts: dict[str, Any] = {"both": self.both, "optimizer": self.optimizer, "schedule": self.schedule}
-        state = {name: part.state_dict() for name, part in parts.items()}
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         save_checkpoint(self.checkpoint, state | {"epoch": self.epoch, "recipe": self.recipe.model_dump(mode="json"), "data": self.data})
 
     def _run_epoch(self) -> float:
         order, augment = epoch_generators(self.recipe.seed + 1, self.epoch, self.ranks, self.noise, self.recipe)
         self.both.train()
-        drawn = torch.randperm(len(self.ecg), generator=order)
-        whole = drawn[: len(drawn) // self.recipe.batch * self.recipe.batch].split(self.recipe.batch)
-        losses = [self._step(self._windows(rows), augment) for rows in whole]
+        losses = [self._step(self._windows(rows), augment) for rows in draw_batches(len(self.ecg), self.recipe.batch, order)]
         return float(np.mean(losses)) if losses else float("nan")
 
     def _windows(self, rows: Tensor) -> Tensor:
@@ -78,10 +77,5 @@ class WarmUp:
         one, other = (self.ranks.gather(view) for view in views.chunk(2))
         logits = self.match(one, other)
         loss = info_nce(logits, torch.eye(len(logits), device=logits.device))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.ranks.average_gradients(self.both)
-        torch.nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
-        self.optimizer.step()
-        self.schedule.step()
+        self.descent.step(loss)
         return loss.item()

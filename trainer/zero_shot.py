@@ -52,10 +52,11 @@ def ask(tasks: Sequence[Task], bundle: Bundle) -> list[Question]:
     """Embed the ways of every label, put as the bundle's recipe puts a class (`class_prompt`)."""
     template = bundle.card.training.get("recipe", {}).get("class_prompt", "{text}")
     language = LanguageModel(bundle.card.text_encoder)
-    return [Question(task, embed_prompts(language, _put(task, template))) for task in tasks]
+    return [Question(task, embed_prompts(language, put(task, template))) for task in tasks]
 
 
-def _put(task: Task, template: str) -> list[list[str]]:
+def put(task: Task, template: str) -> list[list[str]]:
+    """The prompts of each way of each label, put as a recipe puts a class."""
     return [[template.format(text=text) for text in way] for label in task.labels for way in label.ways]
 
 
