@@ -542,6 +542,9 @@ def test_the_commands_train_hold_out_and_say_what_is_wrong(ptbxl: Path, tmp_path
     held = runner.invoke(app, [*words, *sets])
     assert held.exit_code == 0, held.exception
     assert {row["task"] for row in json.loads(out.read_text())["rows"]} >= {"held-out rhythm", "held-out all"}
+    read = runner.invoke(app, ["reports", "--root", str(ptbxl)])
+    assert read.exit_code == 0, read.exception
+    assert "words        1.000" in read.output
     for text in ("nine", "8-1", "1-8-9", ""):
         with pytest.raises(ConfigError, match="must read like"):
             parse_folds(text)

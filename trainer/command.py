@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from .evaluate_command import calibrate_command, evaluate_command
-from .train_command import held_out_command, train_command
+from .train_command import held_out_command, reports_command, train_command
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -17,5 +17,6 @@ def cardiogloss_trainer() -> None:
 
 app.command(name="train")(train_command)
 app.command(name="held-out")(held_out_command)
+app.command(name="reports")(reports_command)
 app.command(name="calibrate")(calibrate_command)
 app.command(name="evaluate")(evaluate_command)

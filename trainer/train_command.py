@@ -23,6 +23,7 @@ from .heldout import TASKS, Found, find, split
 from .options import parse_folds, use_threads
 from .ranks import Ranks, ranks
 from .recipe import DEFAULT_RECIPE, Recipe, check_recipe, read_recipe
+from .report import coverage
 from .source import Source
 from .store import open_store
 from .text import Hidden
@@ -115,6 +116,15 @@ def tell(line: str, among: Ranks) -> None:
     """On the standard error, once for all ranks."""
     if among.rank == 0:
         errors.print(line, highlight=False, soft_wrap=True)
+
+
+def reports_command(root: Roots, folds: Annotated[str, typer.Option(help="As in 9 or 1-8.")] = "1-9") -> None:
+    """How much of the reports that are not in English the glossary reads, and which words it misses most."""
+    sources = [Source.parse(text, parse_folds(folds)) for text in root]
+    read = coverage(recording.report for source in sources for recording in source.read())
+    told = asdict(read) | {"missed": " ".join(word for word, _ in read.missed)}
+    for name, value in told.items():
+        console.print(f"{name:12} {value:.3f}" if isinstance(value, float) else f"{name:12} {value}", highlight=False)
 
 
 def held_out_command(
