@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kernels.engine import Engine
+from kernels.signal import Samples
 
 from .alarm import Alarm, Alert, Rule
 from .decode.chunk import Chunk
 from .quality import Judge, Quality
-from .score import Scorer, Scores
+from .score import Draft, Scorer, Scores
 from .vitals import Monitor, Vitals
-from .window import Cut, Resample, Window
+from .window import Cut, Resample
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,49 +39,79 @@ class Options:
     rule: Rule = field(default_factory=Rule)
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a chunk made known, in order, where some windows still wait for the engine."""
+
+    known: tuple[Draft | Seen, ...]
+
+    @property
+    def windows(self) -> list[Samples]:
+        """What the engine is to score, each [12, n]."""
+        return [item.masked_mv for item in self.known if isinstance(item, Draft) and item.masked_mv is not None]
+
+
 class Pipeline:
     """All pure stages of one source, in one loop. Stream time only; no I/O, clock or thread.
 
-    Within one call, events are ordered by the sample that made them known, so that a long chunk gives
-    them in the same order as many short ones.
+    `prepare` and `finish` leave the engine to the caller, who may score the windows of many sources at once;
+    `feed` is both with its own engine. Within one call, events are ordered by the sample that made them
+    known, so that a long chunk gives them in the same order as many short ones.
     """
 
     def __init__(self, source: str, engine: Engine, options: Options = Options()) -> None:
         card = engine.bundle.card
         self._source = source
+        self._engine = engine
         self._judge = Judge()
         self._resample = Resample(card.rate_hz)
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
         self._monitor = Monitor(card.rate_hz)
-        self._scorer = Scorer(source, engine)
+        self._scorer = Scorer(source, card.findings)
         self._alarm = Alarm(source, card.findings, options.rule)
         self._quality: deque[Quality] = deque()
 
     def feed(self, chunk: Chunk) -> Iterator[Event]:
         """What this chunk makes known."""
-        for quality in self._judge.feed(chunk):
-            self._scorer.observe(quality)
-            self._quality.append(quality)
-        yield from self._advance(list(self._resample.feed(chunk)))
+        yield from self._run(self.prepare(chunk))
 
     def flush(self) -> Iterator[Event]:
         """What the end of the stream makes known. Alerts that are raised stay so: nobody saw them end."""
-        yield from self._advance(list(self._resample.flush()), ended=True)
+        yield from self._run(self.prepare_end())
 
-    def _advance(self, resampled: list[Chunk], ended: bool = False) -> Iterator[Event]:
-        windows: list[Window] = []
-        vitals: list[tuple[int, Vitals]] = []
+    def prepare(self, chunk: Chunk) -> Pending:
+        """What this chunk makes known but for the probabilities."""
+        for quality in self._judge.feed(chunk):
+            self._scorer.observe(quality)
+            self._quality.append(quality)
+        return self._advance(list(self._resample.feed(chunk)))
+
+    def prepare_end(self) -> Pending:
+        """The same for the end of the stream."""
+        return self._advance(list(self._resample.flush()), ended=True)
+
+    def finish(self, pending: Pending, probability: Samples) -> Iterator[Event]:
+        """With the engine's rows [windows, findings] for what `prepare` gave. In the order of the calls of `prepare`."""
+        rows = iter(probability)
+        for item in pending.known:
+            if isinstance(item, Seen):
+                yield item
+                continue
+            scores = item.scores if item.masked_mv is None else self._scorer.fill(item, next(rows))
+            yield scores
+            yield from self._alarm.feed(scores)
+
+    def _run(self, pending: Pending) -> Iterator[Event]:
+        return self.finish(pending, score(self._engine, pending.windows))
+
+    def _advance(self, resampled: list[Chunk], ended: bool = False) -> Pending:
+        known: list[tuple[int, Draft | Seen]] = []
         for chunk in resampled:
-            windows.extend(self._cut.feed(chunk))
-            vitals.extend(self._monitor.feed(chunk))
+            known += [(window.end, self._scorer.draft(window)) for window in self._cut.feed(chunk)]
+            known += [(at, self._seen(told)) for at, told in self._monitor.feed(chunk)]
         if ended:
-            vitals.extend(self._monitor.flush())
-        known: list[tuple[int, Scores | Seen]] = [(at, self._seen(told)) for at, told in vitals]
-        known += zip((window.end for window in windows), self._scorer.feed(windows), strict=True)
-        for _, event in sorted(known, key=lambda item: item[0]):
-            yield event
-            if isinstance(event, Scores):
-                yield from self._alarm.feed(event)
+            known += [(at, self._seen(told)) for at, told in self._monitor.flush()]
+        return Pending(tuple(item for _, item in sorted(known, key=_order)))
 
     def _seen(self, vitals: Vitals) -> Seen:
         """Joined with the last second of quality that ended by then."""
@@ -86,3 +119,15 @@ class Pipeline:
             self._quality.popleft()
         now = self._quality[0] if self._quality and self._quality[0].end_s <= vitals.at_s else None
         return Seen(self._source, vitals, now)
+
+
+def score(engine: Engine, windows: Sequence[Samples]) -> Samples:
+    """The probabilities [windows, findings] of windows [12, n] each, in one call of the engine."""
+    if not windows:
+        return np.empty((0, len(engine.bundle.card.findings)), np.float32)
+    return engine.run(np.stack(windows)).probability
+
+
+def _order(item: tuple[int, Draft | Seen]) -> tuple[int, bool]:
+    """By the sample that made it known; of the same sample the vitals first."""
+    return item[0], isinstance(item[1], Draft)

@@ -1,14 +1,14 @@
-"""`Window`s and the quality of their leads in; `Scores` out: a probability for each finding, or the reason why there is none."""
+"""`Window`s, the quality of their leads and the engine's probabilities in; `Scores` out, or the reason why there are none."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kernels.engine import Engine
+from kernels.findings import Finding
 from kernels.signal import LEADS, Samples
 
 from .quality import Quality, State
@@ -35,35 +35,43 @@ class Scores:
     unobservable: tuple[str, ...] = ()
 
 
-class Scorer:
-    """Windows of one source -> scores, in the same order; bad leads become NaN before the engine sees them."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The scores of one window without a probability yet."""
 
-    def __init__(self, source: str, engine: Engine) -> None:
+    scores: Scores
+    masked_mv: Samples | None
+    """[12, n], bad leads NaN: what the engine is to see. None where the window abstains."""
+
+
+class Scorer:
+    """Windows of one source -> drafts, and with the engine's word scores; bad leads become NaN before the engine sees them."""
+
+    def __init__(self, source: str, findings: Sequence[Finding]) -> None:
         self._source = source
-        self._engine = engine
-        self._findings = engine.bundle.card.findings
+        self._findings = findings
         self._seconds: deque[Quality] = deque()
 
     def observe(self, quality: Quality) -> None:
-        """Note the quality of a second, before the windows that contain it are scored."""
+        """Note the quality of a second, before the windows that contain it are drafted."""
         self._seconds.append(quality)
 
-    def feed(self, windows: Sequence[Window]) -> Iterator[Scores]:
-        """Score these windows in one call of the engine."""
-        drafts = [self._draft(window) for window in windows]
-        usable = [masked for _, masked in drafts if masked is not None]
-        rows = iter(self._engine.run(np.stack(usable)).probability) if usable else iter(())
-        for draft, masked in drafts:
-            yield draft if masked is None else self._fill(draft, masked, next(rows))
-
-    def _draft(self, window: Window) -> tuple[Scores, Samples | None]:
-        """The scores without a probability yet, and what to give the engine: None to abstain."""
+    def draft(self, window: Window) -> Draft:
+        """What there is to say of a window before the engine has seen it. Windows come in order."""
         states = self._states(window)
         masked = np.where(np.array([s == "good" for s in states])[:, None], window.samples_mv, np.float32(np.nan))
         quality: dict[str, State] = {lead: s for lead, s in zip(LEADS, states, strict=True) if s != "absent"}
         usable = not np.isnan(masked).all()
         abstained = None if usable else f"no usable lead: {_in_words(quality)}"
-        return Scores(self._source, round(window.end_s, 6), {}, quality, abstained), masked if usable else None
+        return Draft(Scores(self._source, round(window.end_s, 6), {}, quality, abstained), masked if usable else None)
+
+    def fill(self, draft: Draft, probability: Samples) -> Scores:
+        """The scores of a window that the engine gave these probabilities [findings]."""
+        assert draft.masked_mv is not None
+        present = frozenset(lead for lead, x in zip(LEADS, draft.masked_mv, strict=True) if not np.isnan(x).all())
+        scored = {f.name: round(float(p), 6) for f, p in zip(self._findings, probability, strict=True) if f.observable(present)}
+        unobservable = tuple(f.name for f in self._findings if f.name not in scored)
+        return replace(draft.scores, probability=scored, unobservable=unobservable)
 
     def _states(self, window: Window) -> list[State]:
         """The fault of each lead that took more than its share of the window, else good."""
@@ -73,12 +81,6 @@ class Scorer:
         inside = [q.states for q in self._seconds if q.end_s <= window.end_s + _ROUNDING_S]
         absent = [bool(np.isnan(lead).all()) for lead in window.samples_mv]
         return [_verdict([states[i] for states in inside], absent[i]) for i in range(len(LEADS))]
-
-    def _fill(self, draft: Scores, masked: Samples, probability: Samples) -> Scores:
-        present = frozenset(lead for lead, x in zip(LEADS, masked, strict=True) if not np.isnan(x).all())
-        scored = {f.name: round(float(p), 6) for f, p in zip(self._findings, probability, strict=True) if f.observable(present)}
-        unobservable = tuple(f.name for f in self._findings if f.name not in scored)
-        return replace(draft, probability=scored, unobservable=unobservable)
 
 
 def _verdict(seconds: Sequence[State], absent: bool) -> State:
