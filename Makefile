@@ -3,14 +3,21 @@ VENV := .venv
 DEMO := .venv-demo
 DATA ?= $(HOME)/.cache/cardiogloss/data
 
-.PHONY: demo test lint format model figures clean
+.PHONY: demo test mosquitto lint format model figures clean
 
 demo: $(DEMO)/.installed
 	@mkdir -p demo
 	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed mosquitto
 	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
+
+# The MQTT broker that the tests run; without it they fail.
+mosquitto: ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+mosquitto:
+	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || test -x /usr/local/sbin/mosquitto \
+	    || { $(ROOT) apt-get update -qq; $(ROOT) apt-get install -y -qq --no-install-recommends mosquitto; } \
+	    || { echo "The tests need the MQTT broker mosquitto: install it (apt install mosquitto, dnf install mosquitto, brew install mosquitto)" >&2; exit 1; }
 
 lint: $(VENV)/.linters
 	$(VENV)/bin/ruff check .

@@ -15,6 +15,7 @@ from kernels.findings import ConfigError
 
 from ..decode.chunk import Chunk, finite, name_leads
 from ..decode.csv import Columns, CsvDecoder
+from ..decode.device import Device, Wiring
 from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
 
 _SIGNALS = (".hea", ".dat", ".mat")
@@ -48,6 +49,17 @@ def open_recording(path: Path, columns: Columns = Columns(), partial: bool = Fal
         return _open(path, columns, partial)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> RecordingFile:
+    """What a serial device sent, raw. Raises ConfigError where there is no such file, or the device cannot be so."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give the raw bytes of a {device.title}")
+    if device.by_message:
+        raise ConfigError(f"--device {device.name} comes in whole messages, which a file does not keep apart; name a serial device")
+    if columns.mv_per_unit != 1.0:
+        raise ConfigError("--unit is for CSV files; the device says its own, so leave it out")
+    return CaptureFile(path, device, device.wire(columns.leads, columns.rate_hz))
 
 
 def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
@@ -102,6 +114,33 @@ class CsvFile:
             yield from decoder.flush()
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureFile:
+    """The bytes of a serial device as they came, for its decoder."""
+
+    path: Path
+    device: Device
+    wiring: Wiring
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def duration_s(self) -> float | None:
+        return None
+
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
+        """Raises ConfigError where nothing in the whole file is of this device."""
+        decoder = self.device.decoder(self.wiring)
+        with self.path.open("rb") as file:
+            while data := file.read(block):
+                yield from decoder.feed(data)
+        yield from decoder.flush()
+        if not decoder.tally.samples:
+            raise ConfigError(f"{self.path}: nothing in it comes from {self.device.title}; `cardiogloss devices` names the others")
 
 
 class WfdbFile:

@@ -1,0 +1,304 @@
+"""The MQTT settings and what to send in; every message of the topics asked for, and what became of those sent, out."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Literal
+
+import structlog
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from kernels.findings import ConfigError
+
+from ..config import Mqtt
+from ..wildcard import check_filter
+from .backoff import Backoff
+from .stream import check_address
+
+OnMessage = Callable[[str, bytes, bool], None]
+"""(topic, payload, retained); a retained message is older than the subscription, by an unknown time."""
+OnState = Callable[[bool, str], None]
+"""(connected, why), after each change, each failed attempt and each refusal."""
+OnPublished = Callable[[int], None]
+"""(mid) that the broker has taken over; for QoS 0, that went into the socket."""
+
+_QUEUED = 1000
+"""Messages of QoS 1 held in memory for a broker that is away."""
+_INFLIGHT = {"3.1.1": 100, "5": 20}
+"""Sent and not yet acknowledged. An MQTT 5 broker sets its own limit and hangs up above it; those in use allow 20 and more."""
+_FAREWELL_S = 3.0
+
+_TWIN = "another program uses the same client_id; give each its own"
+
+_HINTS = {
+    "Bad user name or password": "check user and password",
+    "Not authorized": "check user, password and the broker's access list",
+    "Unsupported protocol version": 'set version = "3.1.1"',
+    "Session taken over": _TWIN,
+}
+
+_Phase = Literal["away", "asking", "refused", "connected"]
+
+
+class Broker:
+    """The only owner of the one connection to the MQTT broker: it connects, connects again for ever, and subscribes anew each time.
+
+    The callbacks run in the network thread, `on_published` even under a lock of paho's: they must only put what
+    they get into a queue, and take no lock that is held around a call of this class. One that raises is logged.
+    """
+
+    def __init__(
+        self,
+        config: Mqtt,
+        client_id: str,
+        password: str | None = None,
+        will: tuple[str, bytes | str] | None = None,
+        on_message: OnMessage = lambda topic, payload, retained: None,
+        on_state: OnState = lambda connected, why: None,
+        on_published: OnPublished = lambda mid: None,
+    ) -> None:
+        """`will` is the (topic, payload) that the broker publishes, retained, when this program is lost.
+
+        Raises ConfigError where the host can have no such name, or the files of TLS cannot be used.
+        """
+        self._config = config
+        self._address = (config.host, config.port or (8883 if config.tls else 1883))
+        self._on_message = on_message
+        self._on_state = on_state
+        self._on_published = on_published
+        self._filters: dict[str, int] = {}
+        self._phase: _Phase = "away"
+        self._begun = False
+        self._lock = threading.Lock()
+        self._asked: dict[int, str] = {}
+        self._answered: dict[int, ReasonCode] = {}
+        self._connects = 0
+        self.received = 0
+        """Messages handed on."""
+        self.refused = 0
+        """Messages that came and were too large, or under a topic that is no text."""
+        self.dropped = 0
+        """Messages that were to be published and could be neither sent nor queued."""
+        check_address(*self._address)
+        self._client = _make_client(config, client_id, password)
+        if will is not None:
+            self._client.will_set(*will, qos=1, retain=True)
+        self._wire()
+
+    def _wire(self) -> None:
+        client = self._client
+        # A caller's fault must not end the network thread, which paho would not notice: is_connected() stays true.
+        client.suppress_exceptions = True
+        client.on_log = self._log
+        client.on_pre_connect = self._asking
+        client.on_connect = self._connected
+        client.on_connect_fail = self._unreachable
+        client.on_disconnect = self._disconnected
+        client.on_subscribe = self._subscribed
+        client.on_message = self._take
+        client.on_publish = self._published
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted the connection, and not lost it since."""
+        return self._phase == "connected"
+
+    @property
+    def reconnects(self) -> int:
+        """How often the connection came back."""
+        return max(self._connects - 1, 0)
+
+    def start(self) -> None:
+        """Begins to connect, and returns at once. Called again it brings back a network thread that has died, else does nothing."""
+        if not self._begun:
+            self._begun = True
+            self._client.connect_async(
+                *self._address, keepalive=self._config.keepalive_s, clean_start=True, properties=_session(self._config.version)
+            )
+        self._client.loop_start()
+
+    def stop(self) -> None:
+        """Gives messages of QoS 1 that wait a few seconds to leave, then disconnects so that the broker keeps the will to itself."""
+        # loop_stop() returns once all is acknowledged or the connection lost, but has no limit of its own.
+        leaving = threading.Thread(target=self._client.loop_stop, name="mqtt-farewell", daemon=True)
+        leaving.start()
+        leaving.join(_FAREWELL_S)
+        self._client.disconnect()
+        leaving.join(_FAREWELL_S)
+        self._phase, self._begun = "away", False
+
+    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """Now and after each connect, until `unsubscribe`. Again with the same QoS it does nothing. Raises ValueError for no filter."""
+        check_filter(topic_filter)
+        if self._filters.get(topic_filter) == qos:
+            return
+        self._filters[topic_filter] = qos
+        if self.connected:
+            self._ask(topic_filter, qos)
+
+    def unsubscribe(self, topic_filter: str) -> None:
+        """A filter that is not subscribed to is left alone."""
+        if self._filters.pop(topic_filter, None) is not None and self.connected:
+            self._client.unsubscribe(topic_filter)
+
+    def publish(self, topic: str, payload: bytes | str, qos: int = 0, retain: bool = False) -> int | None:
+        """The mid that `on_published` will name, maybe before this returns; None where the message was dropped.
+
+        Without a connection QoS 0 is dropped and QoS 1 queued, in memory only. Raises ValueError for a topic with a wildcard.
+        """
+        if qos == 0 and not self.connected:
+            return self._drop()
+        info = self._client.publish(topic, payload, qos, retain)
+        queued = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos > 0
+        return info.mid if queued or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else self._drop()
+
+    def _drop(self) -> int | None:
+        with self._lock:
+            self.dropped += 1
+        return None
+
+    def _ask(self, topic_filter: str, qos: int) -> None:
+        _, mid = self._client.subscribe(topic_filter, qos)
+        if mid is not None:
+            with self._lock:
+                self._asked[mid] = topic_filter
+            self._settle(mid)
+
+    def _settle(self, mid: int) -> None:
+        """Joins the filter with its answer, which another thread may bring before `_ask` knows what it asked."""
+        with self._lock:
+            if mid not in self._asked or mid not in self._answered:
+                return
+            topic_filter, answer = self._asked.pop(mid), self._answered.pop(mid)
+        if answer.is_failure:
+            self._on_state(self.connected, f"the broker refused to subscribe to {topic_filter}: {_in_words(answer)}")
+
+    # What follows runs in paho's network thread, or in stop().
+
+    def _asking(self, client: Client, userdata: Any) -> None:
+        self._phase = "asking"
+
+    def _connected(self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None) -> None:
+        if reason.is_failure:
+            self._phase = "refused"
+            self._on_state(False, f"the broker refused the connection: {_in_words(reason)}")
+            return
+        with self._lock:
+            self._asked.clear()
+            self._answered.clear()
+        self._phase = "connected"
+        self._connects += 1
+        for topic_filter, qos in self._filters.copy().items():
+            self._ask(topic_filter, qos)
+        self._on_state(True, f"connected to {self._config.address}")
+
+    def _unreachable(self, client: Client, userdata: Any) -> None:
+        # paho calls it while it handles the error, and hands over nothing.
+        self._phase = "away"
+        self._on_state(False, f"cannot connect to {self._config.address}: {sys.exc_info()[1] or 'no reason given'}")
+
+    def _disconnected(
+        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        last, self._phase = self._phase, "away"
+        if last == "connected" and reason.is_failure and not flags.is_disconnect_packet_from_server:
+            self._on_state(False, f"lost {self._config.address}, which said no reason: it, or the network, failed, or {_TWIN}")
+        elif last == "connected":
+            self._on_state(False, f"disconnected from {self._config.address}: {_in_words(reason)}")
+        elif last == "asking":
+            self._on_state(False, f"{self._config.address} hung up without an answer; check port, tls and the client certificate")
+
+    def _subscribed(self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None) -> None:
+        if reasons:
+            with self._lock:
+                self._answered[mid] = reasons[0]
+            self._settle(mid)
+
+    def _take(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self.refused += 1
+            return
+        if len(message.payload) > self._config.largest_kb * 1024:
+            self.refused += 1
+            return
+        self.received += 1
+        self._on_message(topic, bytes(message.payload), message.retain)
+
+    def _published(self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None) -> None:
+        if reason.is_failure:
+            self._on_state(self.connected, f"the broker refused a message: {_in_words(reason)}")
+        else:
+            self._on_published(mid)
+
+    def _log(self, client: Client, userdata: Any, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR and text.startswith("Caught exception"):
+            structlog.get_logger().error("mqtt_callback_failed", said=text)
+
+
+def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
+    """A client that has not connected yet. MQTT 5 always begins a clean session; 3.1.1 must be told so here."""
+    client = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id,
+        clean_session=True if config.version == "3.1.1" else None,
+        protocol=MQTTProtocolVersion.MQTTv311 if config.version == "3.1.1" else MQTTProtocolVersion.MQTTv5,
+    )
+    client.max_inflight_messages_set(_INFLIGHT[config.version])
+    client.max_queued_messages_set(_QUEUED)
+    # paho doubles the first wait without a jitter of its own, so both ends of it are drawn. It takes fractions, though its types deny it.
+    shortest_s, longest_s = Backoff(client_id, 2.0).next_s(), Backoff(client_id, 40.0, 40.0).next_s()
+    client.reconnect_delay_set(shortest_s, longest_s)  # type: ignore[arg-type]
+    if config.user:
+        client.username_pw_set(config.user, password)
+    context = _tls(config)
+    if context is not None:
+        client.tls_set_context(context)
+    return client
+
+
+def _tls(config: Mqtt) -> ssl.SSLContext | None:
+    """Raises ConfigError where a file is missing, or holds no certificate or key."""
+    if not config.tls:
+        return None
+    context = _read_ca(config)
+    if config.certificate:
+        try:
+            # With a password of its own OpenSSL would ask for it on the terminal, and wait.
+            context.load_cert_chain(config.certificate, config.key, password="")
+        except OSError as error:
+            raise ConfigError(f"mqtt: certificate {config.certificate} and key {config.key or 'in it'}: {_said(error)}") from error
+    return context
+
+
+def _read_ca(config: Mqtt) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=config.ca)
+    except OSError as error:
+        raise ConfigError(f"mqtt: ca {config.ca}: {_said(error)}; give a PEM file with the certificate of the authority") from error
+
+
+def _said(error: OSError) -> str:
+    return str(error.strerror or error)
+
+
+def _session(version: str) -> Properties | None:
+    """Nothing outlives the connection: what came meanwhile would be stale."""
+    if version == "3.1.1":
+        return None
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 0
+    return properties
+
+
+def _in_words(reason: ReasonCode) -> str:
+    hint = _HINTS.get(str(reason))
+    return f"{reason}; {hint}" if hint else str(reason)
