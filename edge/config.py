@@ -1,0 +1,295 @@
+"""A TOML file in; what the daemon is to watch, and how, out."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationInfo
+
+from kernels.bundle import SHIPPED_BUNDLE
+from kernels.findings import ConfigError, read_toml
+
+from . import wildcard
+from .decode import devices
+from .decode.device import Device, Wiring
+from .decode.wfdb import FASTEST_HZ
+from .mistakes import NAME_PATTERN, Tables, fit
+from .rules import rules
+
+SCHEMA_ID = "urn:cardiogloss:edge.toml"
+
+TransportName = Literal["serial", "tcp", "stdin", "file", "mqtt"]
+_TRANSPORTS: tuple[TransportName, ...] = ("serial", "tcp", "stdin", "file", "mqtt")
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """A relative path starts at the folder of the file that names it."""
+    if "\0" in str(path):
+        raise ValueError("must be a path; it holds a NUL")
+    return Path((info.context or {}).get("folder", "")) / path
+
+
+def _host(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not text.isprintable() or any(sign in text for sign in "/@:[] ") or not text:
+            raise ValueError("must be the bare name or address of a host, without mqtt://, user, password or port") from None
+    return text
+
+
+def _prefix(text: str) -> str:
+    if not all(text.split("/")) or any(sign in text for sign in "+#\0") or text.startswith("$"):
+        raise ValueError("must be one or more topic levels, as in clinic/ecg, without + # or a / at either end")
+    return text
+
+
+def _tcp(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536 or not host:
+        raise ValueError("must read host:port, as in 192.168.1.20:4001")
+    _host(host[1:-1] if host[0] + host[-1] == "[]" else host)
+    return text
+
+
+_File = Annotated[Path, Strict(False), AfterValidator(_beside)]
+_Host = Annotated[str, AfterValidator(_host)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class Model(_Table):
+    """`[model]`: what scores the windows."""
+
+    bundle: _File = Field(default_factory=lambda: SHIPPED_BUNDLE)
+    """The bundle; the one that came with cardiogloss where it is left out."""
+    hop_s: float = Field(default=1.0, gt=0)
+    """Seconds from one window to the next, at most the window of the bundle."""
+
+
+class Mqtt(_Table):
+    """`[mqtt]`: the broker, for what comes in and what goes out. It never holds the password, only where that stands."""
+
+    host: _Host = "localhost"
+    """Name or address of the broker."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """1883, or 8883 with TLS."""
+    version: Literal["3.1.1", "5"] = "5"
+    """Version of the MQTT protocol."""
+    client_id: str = ""
+    """`cardiogloss-<site>` where it is empty."""
+    prefix: Annotated[str, AfterValidator(_prefix)] = "cardiogloss"
+    """The first levels of every topic that goes out."""
+    user: str = ""
+    """Empty for a broker that asks for no user."""
+    password_env: str = ""
+    """The environment variable that holds the password."""
+    password_file: _File | None = None
+    """The file that holds the password, and nothing else; a systemd credential is such a file."""
+    tls: bool = False
+    """Whether the connection is encrypted."""
+    ca: _File | None = None
+    """The certificate authority (PEM); the system's own where it is left out."""
+    certificate: _File | None = None
+    """The client's certificate (PEM), for a broker that asks for one."""
+    key: _File | None = None
+    """The private key (PEM) of the certificate."""
+    keepalive_s: int = Field(default=30, ge=5, le=65535)
+    """The broker takes a client for lost that is silent for one and a half times as long."""
+    largest_kb: int = Field(default=1024, ge=1)
+    """A larger message is refused and counted."""
+
+    @property
+    def address(self) -> str:
+        """`host:port`, for people."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port or (8883 if self.tls else 1883)}"
+
+    @property
+    def has_password(self) -> bool:
+        """Whether one is needed; it is not read."""
+        return bool(self.password_env or self.password_file)
+
+    def password(self) -> str | None:
+        """Read anew at each call; None where none is set. Raises ConfigError for an unset variable or an unreadable file."""
+        if self.password_env:
+            return self._password_from_environment()
+        return self._password_from_file(self.password_file) if self.password_file else None
+
+    def _password_from_environment(self) -> str:
+        secret = os.environ.get(self.password_env)
+        if not secret:
+            raise ConfigError(
+                f"mqtt.password_env: the environment variable {self.password_env} is not set, or empty; set it to the password"
+            )
+        return secret
+
+    @staticmethod
+    def _password_from_file(path: Path) -> str:
+        try:
+            secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError(f"mqtt.password_file: cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            # Not chained: its text would quote the secret's bytes.
+            raise ConfigError(f"mqtt.password_file: {path} is not UTF-8 text; write the password into it, and nothing else") from None
+        if not secret:
+            raise ConfigError(f"mqtt.password_file: {path} is empty; write the password into it")
+        return secret
+
+
+class Http(_Table):
+    """`[http]`: /metrics, /healthz and /readyz."""
+
+    host: _Host = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = Field(default=9464, ge=0, le=65535)
+    """0 takes any that is free."""
+
+
+class Log(_Table):
+    """`[log]`: what goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Nothing below it is written."""
+    json_lines: bool = True
+    """One JSON object a line; text for people where it is false."""
+
+
+class Record(_Table):
+    """`[record]`: where the samples of sources with `record = true` are kept."""
+
+    folder: _File
+    """A folder for WFDB records, with one inside for each source."""
+    rotate_s: float = Field(default=3600.0, ge=10)
+    """Length of one record."""
+    limit_mb: float = Field(default=1000.0, gt=0)
+    """For each source; the oldest records go first."""
+
+
+class Source(_Table):
+    """`[[source]]`: one device, or with an MQTT wildcard one for each topic that appears."""
+
+    name: str = Field(default="", pattern=NAME_PATTERN, max_length=64)
+    """Empty with a wildcard: the source is named by what the wildcards match."""
+    device: str = ""
+    """A kind of device that cardiogloss knows; `auto` where it is left out over MQTT."""
+    serial: str | None = Field(default=None, min_length=1)
+    """A serial port, best by its name under /dev/serial/by-id."""
+    tcp: Annotated[str, AfterValidator(_tcp)] | None = None
+    """`host:port` of a server that sends the device's bytes."""
+    stdin: bool = False
+    """Whether the device's bytes come on standard input."""
+    file: _File | None = None
+    """A file or FIFO that holds the device's bytes."""
+    mqtt: Annotated[str, AfterValidator(wildcard.check_filter)] | None = None
+    """A topic filter; + and # as MQTT has them."""
+    baud: int | None = Field(default=None, gt=0)
+    """Of the serial port; the device's own where it is left out."""
+    leads: Annotated[tuple[str, ...], Strict(False)] = ()
+    """The lead of each signal in the device's order, - for one to leave out; the device's own where it is left out."""
+    rate_hz: float | None = Field(default=None, gt=0, le=FASTEST_HZ)
+    """Samples a second; the device's own where it is left out."""
+    units_per_mv: float | None = None
+    """The device's units in a millivolt; negative turns the lead over; the device's own where it is left out."""
+    zero: float | None = None
+    """The unit that means 0 mV; the device's own where it is left out."""
+    stall_s: float = Field(default=5.0, ge=0.5)
+    """Silent for longer, it is stalled, and opened anew."""
+    record: bool = False
+    """Whether its samples are kept, where `[record]` says."""
+
+    @property
+    def transports(self) -> tuple[TransportName, ...]:
+        """Every one that is given; a config that was read has one."""
+        return tuple(name for name in _TRANSPORTS if getattr(self, name) not in (None, False))
+
+    @property
+    def transport(self) -> TransportName:
+        """How the bytes come."""
+        return self.transports[0]
+
+    @property
+    def kind(self) -> Device:
+        """What `device` names. Raises ConfigError for a name that is unknown."""
+        return devices.device(self.device or ("auto" if self.mqtt else ""))
+
+    @property
+    def has_wildcards(self) -> bool:
+        """Whether it stands for one source a topic, each named by `name_of`."""
+        return self.mqtt is not None and wildcard.has_wildcards(self.mqtt)
+
+    @property
+    def tcp_address(self) -> tuple[str, int]:
+        """Host and port of `tcp`."""
+        assert self.tcp is not None
+        host, _, port = self.tcp.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @property
+    def line_baud(self) -> int | None:
+        """The given one, else the device's."""
+        return self.baud or self.kind.baud
+
+    @property
+    def place(self) -> str:
+        """Transport and address, for people: `tcp 192.168.1.20:4001`."""
+        return "stdin" if self.stdin else f"{self.transport} {getattr(self, self.transport)}"
+
+    def wiring(self) -> Wiring:
+        """The device's own with what is given here. Raises ConfigError for what the device cannot be."""
+        return self.kind.wire(self.leads, self.rate_hz, self.units_per_mv, self.zero)
+
+    def name_of(self, topic: str) -> str | None:
+        """The source that a message of this topic belongs to; None where the filter does not take it."""
+        levels = None if self.mqtt is None else wildcard.matched(self.mqtt, topic)
+        return None if levels is None else self.name or wildcard.name_source(levels)
+
+
+class Config(_Table):
+    """A whole `edge.toml`. Two are equal where they say the same, table by table."""
+
+    site: str = Field(default="home", pattern=NAME_PATTERN, min_length=1, max_length=64)
+    """Where the daemon stands; a level of every topic that goes out."""
+    model: Model = Field(default_factory=Model)
+    """What scores the windows."""
+    mqtt: Mqtt | None = None
+    """The broker; without it nothing goes out but the log and /metrics."""
+    http: Http | None = Field(default_factory=Http)
+    """Where to ask how the daemon is."""
+    log: Log = Field(default_factory=Log)
+    """What goes to standard error."""
+    record: Record | None = None
+    """Where samples are kept."""
+    source: Annotated[tuple[Source, ...], Strict(False)] = Field(min_length=1)
+    """The devices to watch, each in a [[source]] of its own."""
+
+
+def read_config(path: Path) -> Config:
+    """Raises ConfigError with every mistake, one a line: the file, the key, what is wrong and what is allowed."""
+    try:
+        tables = read_toml(path)
+    except (ValueError, RecursionError) as error:
+        # The TOML parser lets these through for a number of thousands of digits and for brackets nested as deep.
+        raise ConfigError(f"{path} is not TOML: a number is too long or brackets are nested too deep") from error
+    return parse_config(tables, path)
+
+
+def parse_config(tables: Tables, path: Path) -> Config:
+    """The tables that stood in the file at `path`, which is not read. Raises ConfigError as `read_config` does."""
+    return fit(Config, tables, path, rules)
+
+
+def schema() -> str:
+    """The JSON Schema (2020-12) of an `edge.toml`, for editors."""
+    body: dict[str, Any] = Config.model_json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
+    return json.dumps(head | body | {"title": "cardiogloss edge.toml"}, indent=2, sort_keys=True) + "\n"

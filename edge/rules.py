@@ -1,0 +1,144 @@
+"""A config whose keys are sound one by one in; what they get wrong together out."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING
+
+from kernels.findings import ConfigError
+
+from . import wildcard
+from .decode import devices
+from .decode.device import Device
+from .mistakes import Mistake
+
+if TYPE_CHECKING:
+    from .config import Config, Mqtt, Source
+
+_ANY_HZ = 250.0
+_OUTGOING = ("status", "{name}/scores", "{name}/vitals", "{name}/alert", "{name}/alert/asystole", "{name}/status")
+
+_MENDED = {
+    "name": "give each its own",
+    "serial": "one port serves one source",
+    "stdin": "only one source can read standard input",
+    "mqtt": "one of the two is enough",
+}
+
+Told = Iterator[tuple[str, str]]
+"""A key of the table, empty for the whole table, and what is wrong."""
+
+
+def rules(config: Config) -> Iterator[Mistake]:
+    """Everything that one key alone does not show. Opens and reads nothing."""
+    for i, source in enumerate(config.source):
+        for key, words in _source(source):
+            yield Mistake(("source", i, key) if key else ("source", i), words)
+    yield from _unique(config)
+    yield from _absent_tables(config)
+    yield from _own_messages(config)
+    for key, words in _mqtt(config.mqtt) if config.mqtt else ():
+        yield Mistake(("mqtt", key), words)
+
+
+def _source(source: Source) -> Told:
+    if not source.transports:
+        yield "", "give one of serial, tcp, stdin, file or mqtt, from where its bytes come"
+    elif len(source.transports) > 1:
+        yield "", f"{' and '.join(source.transports)} are given; keep one of them"
+    else:
+        yield from _name(source)
+        yield from _device(source)
+
+
+def _device(source: Source) -> Told:
+    try:
+        kind = source.kind
+    except ConfigError as error:
+        yield "device", str(error) if source.device else f"missing. Allowed are {', '.join(_allowed(source))}"
+        return
+    if kind.by_message and not source.mqtt:
+        yield "device", f"{kind.name} comes in whole messages, so only over mqtt. Allowed here are {', '.join(_allowed(source))}"
+        return
+    yield from _fits(source, kind)
+    yield from _baud(source, kind)
+
+
+def _name(source: Source) -> Told:
+    if source.has_wildcards and source.name:
+        yield "name", "leave it out: with a wildcard the sources are named by what it matches"
+    elif not source.has_wildcards and not source.name:
+        yield "name", "missing; only an MQTT filter with + or # names its sources itself"
+
+
+def _allowed(source: Source) -> list[str]:
+    return sorted(name for name, kind in devices.DEVICES.items() if source.mqtt or not kind.by_message)
+
+
+def _fits(source: Source, kind: Device) -> Told:
+    """Told key by key, so that no mistake hides another."""
+    rate_hz = source.rate_hz or kind.wiring.rate_hz or _ANY_HZ
+    scale = source.units_per_mv or kind.wiring.units_per_mv or 1.0
+    yield from _refused("rate_hz", lambda: kind.wire((), source.rate_hz, scale))
+    yield from _refused("leads", lambda: kind.wire(source.leads, rate_hz, scale))
+    yield from _refused("units_per_mv", lambda: kind.wire((), rate_hz, source.units_per_mv))
+
+
+def _refused(key: str, wire: Callable[[], object]) -> Told:
+    try:
+        wire()
+    except ConfigError as error:
+        yield key, re.sub(rf"^{key}:? ", "", str(error).replace("--leads", "leads"))
+
+
+def _baud(source: Source, kind: Device) -> Told:
+    if source.baud and source.transport != "serial":
+        yield "baud", f"only a serial port has one; leave it out with {source.transport}"
+    elif source.transport == "serial" and not source.line_baud:
+        yield "baud", f"missing; {kind.title} has no usual one"
+
+
+def _unique(config: Config) -> Iterator[Mistake]:
+    """A name, a port, standard input and a filter with wildcards belong to one source."""
+    of: dict[tuple[str, Hashable], list[int]] = defaultdict(list)
+    for i, source in enumerate(config.source):
+        for key in ("name", "serial", "stdin", *(("mqtt",) if source.has_wildcards else ())):
+            value = getattr(source, key)
+            if value:
+                of[key, value].append(i)
+    for (key, _), (first, *others) in of.items():
+        for i in others:
+            yield Mistake(("source", i, key), f"source {first + 1} has the same; {_MENDED[key]}")
+
+
+def _absent_tables(config: Config) -> Iterator[Mistake]:
+    if config.mqtt is None and any(source.mqtt for source in config.source):
+        yield Mistake(("mqtt",), "missing, but a source has mqtt; add the table [mqtt] with the host of the broker")
+    if config.record is None and any(source.record for source in config.source):
+        yield Mistake(("record",), "missing, but a source has record = true; add the table [record] with the folder for the records")
+
+
+def _own_messages(config: Config) -> Iterator[Mistake]:
+    """A filter that takes what cardiogloss sends would make sources of its own scores."""
+    prefix = config.mqtt.prefix if config.mqtt else "cardiogloss"
+    for i, source in enumerate(config.source):
+        topics = [f"{prefix}/{config.site}/{topic.format(name=source.name or 'bed1')}" for topic in _OUTGOING]
+        own = [topic for topic in topics if source.mqtt and wildcard.matched(source.mqtt, topic) is not None]
+        if own:
+            yield Mistake(("source", i, "mqtt"), f"would take cardiogloss's own messages, such as {own[0]}; end it in a level like ecg")
+
+
+def _mqtt(mqtt: Mqtt) -> Told:
+    if mqtt.password_env and mqtt.password_file:
+        yield "password_file", "password_env is given too; keep one of them"
+    if mqtt.has_password and not mqtt.user:
+        yield "user", "missing; a password belongs to a user"
+    if mqtt.certificate and not mqtt.key:
+        yield "key", "missing; the certificate needs its private key"
+    if mqtt.key and not mqtt.certificate:
+        yield "certificate", "missing; the key belongs to one"
+    needs_tls = [name for name in ("ca", "certificate", "key") if getattr(mqtt, name)]
+    if needs_tls and not mqtt.tls:
+        yield "tls", f"must be true where {' and '.join(needs_tls)} {'is' if len(needs_tls) == 1 else 'are'} given"
