@@ -5,23 +5,17 @@ Source: the WFDB Applications Guide, header(5) and signal(5).
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 from collections import defaultdict
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from kernels.signal import Samples
-
-from .decode.chunk import LEFT_OUT, Chunk
+from .decode.chunk import Chunk
+from .record_file import INVALID, Digits, Form, RecordFile, Told, to_digits
 
 LONGEST_GAP_S = 10.0
 """A gap up to this is filled with invalid samples; a longer one begins a new record."""
@@ -32,13 +26,9 @@ RETRY_S = 10.0
 _LONGEST_NAME = 30
 """The WFDB library takes record names of up to 50 characters; the time and a number follow the source."""
 
-_INVALID = -(2**31)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LAST_S = 253_402_214_400.0
 _RECORD_FILE = re.compile(r"(?P<record>.+_(?P<stamp>\d{8}T\d{6})(?:_(?P<number>\d+))?)\.(?:dat|hea|hea\.new)")
-
-Digits = npt.NDArray[np.int64]
-"""[n, leads]; `_INVALID` where a sample is invalid."""
 
 
 def safe_name(source: str) -> str:
@@ -73,7 +63,7 @@ class Recorder:
         self._rotate_s = rotate_s
         self._limit_bytes = limit_bytes
         self._bytes_each = 2
-        self._record: _Record | None = None
+        self._record: RecordFile | None = None
         self._waiting = 0
         self._rest_s = 0.0
 
@@ -106,7 +96,7 @@ class Recorder:
 
     def _take(self, chunk: Chunk, at_s: float) -> None:
         self._bridge(chunk)
-        digits = _to_digits(chunk.without_loose(), self._units_per_mv)
+        digits = to_digits(chunk.without_loose(), self._units_per_mv)
         done = 0
         while done < len(digits):
             done += self._write(digits[done:], chunk, done, at_s + done / chunk.rate_hz)
@@ -121,7 +111,7 @@ class Recorder:
         if not record.suits(chunk) or not 0 <= gap <= longest:
             self._finish()
         elif gap:
-            record.write(np.full((gap, len(chunk.leads)), _INVALID))
+            record.write(np.full((gap, len(chunk.leads)), INVALID))
 
     def _write(self, digits: Digits, chunk: Chunk, offset: int, at_s: float) -> int:
         """As many as the record takes; a sample too large for it completes it, and the next is wider."""
@@ -139,14 +129,14 @@ class Recorder:
             record.sync()
         return len(part)
 
-    def _begin(self, first: npt.NDArray[np.int64], chunk: Chunk, offset: int, at_s: float) -> _Record:
+    def _begin(self, first: npt.NDArray[np.int64], chunk: Chunk, offset: int, at_s: float) -> RecordFile:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._delete_oldest()
-        self._bytes_each = next(n for n in (2, 3, 4) if n >= self._bytes_each and _Form(n).fitting(first[None]))
-        told = _Told(self._source, chunk.leads, float(chunk.rate_hz), self._units_per_mv, _time(at_s))
-        return _Record(self._folder, self._name, told, _Form(self._bytes_each), chunk.start + offset)
+        self._bytes_each = next(n for n in (2, 3, 4) if n >= self._bytes_each and Form(n).fitting(first[None]))
+        told = Told(self._source, chunk.leads, float(chunk.rate_hz), self._units_per_mv, _time(at_s))
+        return RecordFile(self._folder, self._name, told, Form(self._bytes_each), chunk.start + offset)
 
-    def _room(self, record: _Record) -> int:
+    def _room(self, record: RecordFile) -> int:
         return max(round(self._rotate_s * record.rate_hz), 1) - record.samples
 
     def _finish(self) -> None:
@@ -180,176 +170,6 @@ class Recorder:
                 path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """Little-endian integers of so many bytes: formats 16, 24 and 32."""
-
-    bytes_each: int
-
-    @property
-    def code(self) -> int:
-        return 8 * self.bytes_each
-
-    @property
-    def largest(self) -> int:
-        return int(2 ** (self.code - 1) - 1)
-
-    def fitting(self, digits: Digits) -> int:
-        """How many rows come before the first that does not fit."""
-        too_large = ((np.abs(digits) > self.largest) & (digits != _INVALID)).any(axis=1)
-        return int(np.argmax(too_large)) if too_large.any() else len(digits)
-
-    def stored(self, digits: Digits) -> Digits:
-        """With this format's digit for an invalid sample, the most negative one."""
-        return np.where(digits == _INVALID, -self.largest - 1, digits)
-
-    def encode(self, stored: Digits) -> bytes:
-        whole = np.ascontiguousarray(stored, "<i4").view(np.uint8).reshape(-1, 4)
-        return whole[:, : self.bytes_each].tobytes()
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What the header tells of a record, but for its length."""
-
-    source: str
-    leads: tuple[str, ...]
-    rate_hz: float
-    units_per_mv: float
-    begun: datetime
-
-    def header(self, record: str, form: _Form, first: npt.NDArray[np.int64], checksums: npt.NDArray[np.int64], samples: int) -> str:
-        """Without samples it is open: neither length nor time stand in it, as the time may only follow the length."""
-        length = f" {samples} {self.begun:%H:%M:%S}.{self.begun.microsecond // 1000:03} {self.begun:%d/%m/%Y}" if samples else ""
-        lines = [f"{record} {len(self.leads)} {self.rate_hz!r}{length}"]
-        for lead, digit, checksum in zip(self.leads, first, checksums, strict=True):
-            gain = f"{self.units_per_mv!r}(0)/mV"
-            lines.append(f"{record}.dat {form.code} {gain} {form.code} 0 {digit} {checksum} 0 {_one_line(lead) or LEFT_OUT}")
-        lines += [f"# cardiogloss {_version()}".rstrip(), f"# source {_one_line(self.source)}"]
-        lines += [f"# begun {self.begun.isoformat(timespec='milliseconds')}"]
-        return "\n".join(lines) + "\n"
-
-
-class _Record:
-    """One record on disk while it is written. Every method but `abandon` may raise OSError."""
-
-    def __init__(self, folder: Path, name: str, told: _Told, form: _Form, start: int) -> None:
-        self.form = form
-        self.rate_hz = told.rate_hz
-        self.samples = 0
-        self.unsynced = 0
-        self._told = told
-        self._start = start
-        self._first = np.zeros(len(told.leads), np.int64)
-        self._checksums = np.zeros(len(told.leads), np.int64)
-        self._dat = _unused(folder, f"{name}_{told.begun:%Y%m%dT%H%M%S}")
-        self._header = self._dat.with_suffix(".hea")
-        self._file = self._dat.open("xb", buffering=0)
-        try:
-            self._write_header(0)
-        except OSError:
-            self.abandon()
-            raise
-
-    @property
-    def end(self) -> int:
-        """The source's index of the sample that comes next."""
-        return self._start + self.samples
-
-    def suits(self, chunk: Chunk) -> bool:
-        return (chunk.leads, chunk.rate_hz) == (self._told.leads, self.rate_hz)
-
-    def write(self, digits: Digits) -> None:
-        """All or none of them."""
-        stored = self.form.stored(digits)
-        self._write_bytes(self.form.encode(stored))
-        if self.samples == 0:
-            self._first = stored[0]
-        self._checksums = (self._checksums + stored.sum(axis=0)) % 2**16
-        self.samples += len(digits)
-        self.unsynced += len(digits)
-
-    def sync(self) -> None:
-        if os.fstat(self._file.fileno()).st_nlink == 0:
-            raise FileNotFoundError(errno.ENOENT, "it was deleted while it was written", str(self._dat))
-        os.fsync(self._file.fileno())
-        self.unsynced = 0
-
-    def complete(self) -> None:
-        """Give the header its length."""
-        try:
-            self.sync()
-            self._write_header(self.samples)
-        finally:
-            self._file.close()
-
-    def abandon(self) -> None:
-        """Leave what can be read, and nothing else."""
-        with suppress(OSError):
-            if self.samples:
-                self.complete()
-        with suppress(OSError):
-            self._file.close()
-            self._header.with_suffix(".hea.new").unlink(missing_ok=True)
-            if not self.samples:
-                self._header.unlink(missing_ok=True)
-                self._dat.unlink(missing_ok=True)
-
-    def _write_bytes(self, data: bytes) -> None:
-        size = self.samples * len(self._told.leads) * self.form.bytes_each
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[self._file.write(view) or 0 :]
-        except OSError:
-            with suppress(OSError):
-                self._file.truncate(size)
-            raise
-
-    def _write_header(self, samples: int) -> None:
-        """At once or not at all, whatever dies meanwhile."""
-        checksums = (self._checksums + 2**15) % 2**16 - 2**15
-        text = self._told.header(self._dat.stem, self.form, self._first, checksums, samples)
-        new = self._header.with_suffix(".hea.new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._header)
-        folder = os.open(self._header.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _to_digits(samples_mv: Samples, units_per_mv: float) -> Digits:
-    """[leads, n] in mV -> the nearest whole units; NaN, and what no format holds, is invalid."""
-    with np.errstate(over="ignore"):
-        units = np.rint(samples_mv.T.astype(np.float64) * units_per_mv)
-    return np.where(np.abs(units) < -_INVALID, units, _INVALID).astype(np.int64)
-
-
-def _unused(folder: Path, record: str) -> Path:
-    """The signal file of a record that is not there yet, numbered from 2 where the clock gave this second before."""
-    number, path = 1, folder / f"{record}.dat"
-    while path.exists() or path.with_suffix(".hea").exists():
-        number += 1
-        path = folder / f"{record}_{number}.dat"
-    return path
-
-
 def _time(at_s: float) -> datetime:
     """1970 where a clock is so wrong that no calendar has the day."""
     return _EPOCH + timedelta(milliseconds=round(at_s * 1000) if 0 <= at_s < _LAST_S else 0)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _version() -> str:
-    try:
-        return version("cardiogloss")
-    except PackageNotFoundError:
-        return ""
