@@ -29,12 +29,13 @@ from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .decode.wfdb import FASTEST_HZ, mv_scale
 from .draw import Album, draw, save_picture, to_svg
+from .live_command import register
 from .message import to_message
 from .pipeline import Event, Options
 from .replay import Summary, replay
 from .report import overview, page
 from .table import clock, episode_rows, finding_rows, unobservable
-from .transport.file import RecordingFile, open_recording
+from .transport.file import RecordingFile, open_capture, open_recording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -56,13 +57,16 @@ def replay_command(
     leads: Annotated[str, typer.Option(help="Leads of the signals in their order, as in I,II,V1; - leaves one out.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
     unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
+    kind: Annotated[
+        str, typer.Option("--device", help="The file holds the raw bytes of this device; `cardiogloss devices` names them.")
+    ] = "",
     partial: Annotated[bool, typer.Option(help="Replay what is left of a truncated recording.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png, .svg or .pdf).")] = None,
 ) -> None:
     """Score a recording as the live monitor would, and show what was seen when."""
-    source = open_recording(recording, _columns(leads, rate, unit), partial)
+    source = _open(recording, kind, _columns(leads, rate, unit), partial)
     model = _watch(Bundle.read(bundle), findings)
     options = _options(hop, speed, model.card)
     outputs = Outputs(model.card, source.name, as_json, report, plot)
@@ -142,6 +146,14 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return table
 
 
+def _open(path: Path, kind: str, columns: Columns, partial: bool) -> RecordingFile:
+    if not kind:
+        return open_recording(path, columns, partial)
+    from .decode.devices import device
+
+    return open_capture(path, device(kind), columns)
+
+
 def _columns(leads: str, rate: float | None, unit: str) -> Columns:
     if rate is not None and not 0 < rate <= FASTEST_HZ:
         raise ConfigError(f"--rate {rate:g} must be positive and at most {FASTEST_HZ:g}")
@@ -206,6 +218,9 @@ def _progress(source: RecordingFile, quiet: bool) -> Iterator[Callable[[Chunk | 
                 bar.update(task, completed=at_s, at=clock(at_s))
 
         yield advance
+
+
+register(app)
 
 
 def main() -> None:

@@ -94,14 +94,16 @@ def measure(samples_mv: Samples, rate_hz: float, pulse_mv: float = 1.0) -> Calib
 _FEED = "feed this lead with a square wave of 1 to 10 Hz, such as the device's own test signal, for 10 s, and nothing else"
 
 
-def advise(calibration: Calibration, lead: str, units_per_mv: float) -> str:
-    """What was measured, in words, and the line for edge.toml; `units_per_mv` is the present scale."""
+def advise(calibration: Calibration, lead: str, units_per_mv: float | None) -> str:
+    """What was measured, in words, and the line for edge.toml; `units_per_mv` is the present scale, None where the device says it."""
     pulse_mv = calibration.height_mv * calibration.factor
     off = 1 / calibration.factor - 1
     lines = [
         f"lead {lead}: {calibration.pulses} pulses of {calibration.height_mv:.4g} mV measured, {pulse_mv:g} mV expected",
         f"noise {calibration.noise_mv:.2g} mV, levels {calibration.low_mv:.3g} and {calibration.high_mv:.3g} mV",
     ]
+    if units_per_mv is None:
+        return "\n".join([*lines, f"the device says its scale itself; there, make every sample {calibration.factor:.4g} times as large"])
     if abs(off) <= _AS_GOOD_AS_RIGHT:
         return "\n".join([*lines, f"the scale is right within 1 %: units_per_mv = {_short(units_per_mv)} may stay"])
     lines.append(f"the scale is off by {off:+.1%}; put into edge.toml, below the [[source]] of this device:")

@@ -66,7 +66,7 @@ class Checked:
     def lines(self) -> tuple[str, ...]:
         """All of it but the warnings, for people."""
         findings = (f"{_PRIORITIES[priority]}: {', '.join(map(in_words, names))}" for priority, names in self.findings.items())
-        broker = f"broker {self.broker}" if self.broker else "no broker: nothing goes out over MQTT"
+        broker = f"broker {self.broker}" if self.broker else "no broker: messages go to standard output"
         http = f"metrics on http://{self.http}/metrics" if self.http else "no metrics"
         return (f"site {self.site}", f"model {self.model}", *(source.line() for source in self.sources), broker, http, *findings)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from .decode.chunk import Chunk
 
@@ -12,6 +14,8 @@ SILENCE_S = 1.0
 
 _TRUST_S = 0.25
 """Times of arrival say nothing of shorter losses: a busy host delays bytes as much."""
+_SETTLE_S = 0.5
+"""So long what comes after a doubtful moment is held back: by then all that had only been late has come."""
 _STEADY_S = 0.5
 """A chunk that comes this late tells nothing of the rate: it waited somewhere."""
 _GIVE_UP_S = 5.0
@@ -36,37 +40,58 @@ class Arrival:
     """Whether these are the first bytes after the line was opened, or after bytes that were thrown away."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A place where more may be missing than the device counted."""
+
+    at_s: float
+    """When it came."""
+    place: int
+    """Its index among the chunks that are held."""
+    least: int
+    """Samples that are missing for certain: one, where the line was opened anew."""
+    jumped: bool
+    """Whether the device itself counted a loss here."""
+
+
 class Clock:
     """Counts what a decoder cannot: samples lost while the line was closed or silent, and whole turns of a small counter.
 
-    A gap's place is exact, its length as exact as the times of arrival. Nothing here ever joins what a
+    A gap's place is exact, its length as exact as the times of arrival. Where those raise a doubt, what comes is held
+    for half a second, until it shows whether the missing samples were only late. Nothing here ever joins what a
     decoder keeps apart.
     """
 
     def __init__(self) -> None:
         self.lost = 0
         """Samples that only the time of arrival shows to be missing."""
-        self._arrival = Arrival(b"", 0.0, 0.0)
         self._last: Chunk | None = None
         self._shift = 0
-        self._last_at_s = 0.0
         self._anchor: tuple[float, int] = (0.0, 0)
         self._pairs: deque[tuple[float, int]] = deque(maxlen=_HISTORY)
         self._wall: tuple[float, float] = (0.0, 0.0)
+        self._came = Arrival(b"", 0.0, 0.0)
+        """The last arrival that brought chunks, with what those before it told."""
+        self._opened = False
+        self._silent_s = 0.0
+        self._held: list[Chunk] = []
+        self._doubt: _Doubt | None = None
 
-    def hear(self, arrival: Arrival) -> None:
-        """Note what is known of the bytes whose chunks come next."""
-        self._arrival = replace(arrival, opened=arrival.opened or self._arrival.opened, silent_s=arrival.silent_s + self._arrival.silent_s)
+    def feed(self, chunks: Sequence[Chunk], arrival: Arrival, turn: int | None = None) -> list[Chunk]:
+        """What one arrival brought, with the right starts, or nothing yet.
 
-    def feed(self, chunk: Chunk, turn: int | None) -> Chunk:
-        """The chunk with the right start. `turn` is how far the device counts before it begins anew; None where it does not count."""
-        fresh = self._last is None or chunk.rate_hz != self._last.rate_hz
-        placed = self._begin(chunk) if fresh else self._place(chunk, turn)
-        self._note(placed, restart=fresh)
-        self._last, self._last_at_s = placed, self._arrival.at_s
-        self._wall = (self._arrival.time_s, placed.end / placed.rate_hz)
-        self._arrival = replace(self._arrival, opened=False, silent_s=0.0)
-        return placed
+        `turn` is how far the device counts before it begins anew; None where it does not count.
+        """
+        self._opened |= arrival.opened
+        self._silent_s += arrival.silent_s
+        begun: list[Chunk] = []
+        for _, group in groupby(chunks, key=lambda chunk: chunk.rate_hz):
+            begun += self._take(list(group), arrival, turn)
+        return begun
+
+    def flush(self, turn: int | None = None) -> list[Chunk]:
+        """What is held back, at the end."""
+        return self._release(turn)
 
     def time_of(self, at_s: float) -> float:
         """Seconds since 1970 at this stream time, by the last arrival: neither a rate that is off nor a step of the clock adds up."""
@@ -76,9 +101,10 @@ class Clock:
     @property
     def rate_hz(self) -> float | None:
         """As measured over up to ten minutes; None before half a minute."""
-        if len(self._pairs) < 2 or self._pairs[-1][0] - self._pairs[0][0] < _RATE_AFTER_S:
+        pairs = tuple(self._pairs)
+        if len(pairs) < 2 or pairs[-1][0] - pairs[0][0] < _RATE_AFTER_S:
             return None
-        (from_s, first), (to_s, last) = self._pairs[0], self._pairs[-1]
+        (from_s, first), (to_s, last) = pairs[0], pairs[-1]
         return (last - first) / (to_s - from_s)
 
     @property
@@ -87,50 +113,85 @@ class Clock:
         measured = self.rate_hz
         return None if measured is None or self._last is None else (measured / self._last.rate_hz - 1) * 1e6
 
-    def _begin(self, chunk: Chunk) -> Chunk:
+    def _take(self, chunks: list[Chunk], arrival: Arrival, turn: int | None) -> list[Chunk]:
+        """Chunks of one rate, of one arrival."""
+        another_rate = self._last is None or chunks[0].rate_hz != (self._held or [self._last])[-1].rate_hz
+        quiet = self._silent_s - sum(chunk.samples_mv.shape[1] for chunk in chunks) / chunks[0].rate_hz >= SILENCE_S
+        opened, self._opened, self._silent_s = self._opened, False, 0.0
+        begun = self._release(turn) if another_rate or opened or quiet else []
+        self._came = arrival
+        if another_rate:
+            self._begin(chunks[0])
+        else:
+            self._doubt = self._doubt or self._suspect(chunks, opened, quiet)
+        self._held += chunks
+        if self._doubt and self._missing() >= _TRUST_S * chunks[0].rate_hz and arrival.at_s - self._doubt.at_s < _SETTLE_S:
+            return begun
+        return begun + self._release(turn)
+
+    def _begin(self, chunk: Chunk) -> None:
         """The first chunk, or the first at another rate: stream time goes on."""
         start = 0 if self._last is None else round(self._last.end / self._last.rate_hz * chunk.rate_hz)
         self._shift = start - chunk.start
-        return replace(chunk, start=start)
+        self._last = replace(chunk, start=start, samples_mv=chunk.samples_mv[:, :0])
+        self._anchor = (self._came.at_s - chunk.samples_mv.shape[1] / chunk.rate_hz, start)
+        self._pairs.clear()
 
-    def _place(self, chunk: Chunk, turn: int | None) -> Chunk:
+    def _suspect(self, chunks: list[Chunk], opened: bool, quiet: bool) -> _Doubt | None:
+        """Why more may be missing before one of these than was counted."""
         assert self._last is not None
-        arrival = self._arrival
-        since_last = (self._last_at_s, self._last.end)
-        if arrival.opened:
-            self._shift = self._last.end - chunk.start
-            return self._move(chunk, max(round(self._missing(chunk, arrival.at_s, *since_last)), 1))
-        if chunk.start + self._shift > self._last.end:
-            return self._move(chunk, self._uncounted(self._missing(chunk, arrival.at_s, *self._anchor), turn, chunk.rate_hz))
-        if arrival.silent_s >= SILENCE_S:
-            return self._move(chunk, self._uncounted(self._missing(chunk, arrival.at_s, *since_last), turn, chunk.rate_hz))
-        return self._move(chunk, 0)
+        if opened:
+            self._shift = self._last.end - chunks[0].start
+        if opened or quiet:
+            return _Doubt(self._came.at_s, 0, least=int(opened), jumped=False)
+        before = self._held[-1].end if self._held else self._last.end - self._shift
+        jumps = [i for i, (chunk, end) in enumerate(zip(chunks, [before, *(one.end for one in chunks)], strict=False)) if chunk.start > end]
+        return _Doubt(self._came.at_s, len(self._held) + jumps[0], least=0, jumped=True) if jumps else None
 
-    def _missing(self, chunk: Chunk, at_s: float, since_s: float, since: int) -> float:
-        """How many samples more should be here by now than are, from a moment when none was missing."""
-        return (at_s - since_s) * chunk.rate_hz - (chunk.end + self._shift - since)
+    def _missing(self) -> float:
+        """How many samples more should be here by now than are, from the last moment when none was."""
+        since_s, since = self._anchor
+        last = self._held[-1]
+        return (self._came.at_s - since_s) * last.rate_hz - (last.end + self._shift - since)
 
-    @staticmethod
-    def _uncounted(missing: float, turn: int | None, rate_hz: float) -> int:
-        """Of the missing samples those that the device cannot have counted: all, or as many whole turns as come nearest."""
-        if missing < _TRUST_S * rate_hz:
-            return 0
-        return round(missing) if turn is None else round(missing / turn) * turn
-
-    def _move(self, chunk: Chunk, lost: int) -> Chunk:
+    def _release(self, turn: int | None) -> list[Chunk]:
+        """Everything that is held, with whatever is missing in its place."""
+        if not self._held:
+            return []
+        place = self._doubt.place if self._doubt else len(self._held)
+        before = [self._shifted(chunk) for chunk in self._held[:place]]
+        lost = _uncounted(self._doubt, self._missing(), turn, self._held[-1].rate_hz) if self._doubt else 0
         self.lost += lost
         self._shift += lost
+        released = before + [self._shifted(chunk) for chunk in self._held[place:]]
+        self._held, self._doubt, self._last = [], None, released[-1]
+        self._wall = (self._came.time_s, self._last.end / self._last.rate_hz)
+        self._note(self._last, self._came.at_s)
+        return released
+
+    def _shifted(self, chunk: Chunk) -> Chunk:
         return replace(chunk, start=chunk.start + self._shift) if self._shift else chunk
 
-    def _note(self, chunk: Chunk, restart: bool) -> None:
+    def _note(self, chunk: Chunk, at_s: float) -> None:
         """Keep the moment, if it came in time, to measure later ones by."""
-        at_s = self._arrival.at_s
         since_s, since = self._anchor
         late_s = (at_s - since_s) - (chunk.end - since) / chunk.rate_hz
-        if restart:
-            self._pairs.clear()
-        elif late_s > _STEADY_S and chunk.end - since < _GIVE_UP_S * chunk.rate_hz:
+        if late_s > _STEADY_S and chunk.end - since < _GIVE_UP_S * chunk.rate_hz:
             return
         self._anchor = (at_s, chunk.end)
         if not self._pairs or at_s - self._pairs[-1][0] >= _PAIR_S:
             self._pairs.append(self._anchor)
+
+
+def _uncounted(doubt: _Doubt, missing: float, turn: int | None, rate_hz: float) -> int:
+    """Of the missing samples those that the device cannot have counted.
+
+    One that counts, and counted nothing lost, is believed as far as it counts; one that counted a loss may have
+    counted past whole turns.
+    """
+    if missing < _TRUST_S * rate_hz:
+        return doubt.least
+    if turn is not None and doubt.jumped:
+        return round(missing / turn) * turn
+    believed = turn is not None and missing < turn and not doubt.least
+    return 0 if believed else max(round(missing), doubt.least)

@@ -39,6 +39,10 @@ def _host(text: str) -> str:
     except ValueError:
         if not text.isprintable() or any(sign in text for sign in "/@:[] ") or not text:
             raise ValueError("must be the bare name or address of a host, without mqtt://, user, password or port") from None
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        raise ValueError("is no name that a host can have; a part of it is empty or longer than 63 letters") from None
     return text
 
 
@@ -192,7 +196,7 @@ class Source(_Table):
     """A file or FIFO that holds the device's bytes."""
     mqtt: Annotated[str, AfterValidator(wildcard.check_filter)] | None = None
     """A topic filter; + and # as MQTT has them."""
-    baud: int | None = Field(default=None, gt=0)
+    baud: int | None = Field(default=None, gt=0, le=4_000_000)
     """Of the serial port; the device's own where it is left out."""
     leads: Annotated[tuple[str, ...], Strict(False)] = ()
     """The lead of each signal in the device's order, - for one to leave out; the device's own where it is left out."""
@@ -262,7 +266,7 @@ class Config(_Table):
     model: Model = Field(default_factory=Model)
     """What scores the windows."""
     mqtt: Mqtt | None = None
-    """The broker; without it nothing goes out but the log and /metrics."""
+    """The broker; without it messages go to standard output, a line each."""
     http: Http | None = Field(default_factory=Http)
     """Where to ask how the daemon is."""
     log: Log = Field(default_factory=Log)

@@ -30,6 +30,9 @@ class Seen:
 
 Event = Scores | Alert | Seen
 
+_LATEST_VITALS_S = 5.0
+"""Longer after its samples no heart rate is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -61,6 +64,7 @@ class Pipeline:
 
     def __init__(self, source: str, engine: Engine, options: Options = Options()) -> None:
         card = engine.bundle.card
+        self.rate_hz = card.rate_hz
         self._source = source
         self._engine = engine
         self._judge = Judge()
@@ -111,7 +115,15 @@ class Pipeline:
             known += [(at, self._seen(told)) for at, told in self._monitor.feed(chunk)]
         if ended:
             known += [(at, self._seen(told)) for at, told in self._monitor.flush()]
+        self._forget()
         return Pending(tuple(item for _, item in sorted(known, key=_order)))
+
+    def _forget(self) -> None:
+        """However often a gap begins a window anew, nothing grows."""
+        start_s = self._cut.start / self.rate_hz
+        self._scorer.forget(start_s)
+        while len(self._quality) > 1 and self._quality[1].end_s <= start_s - _LATEST_VITALS_S:
+            self._quality.popleft()
 
     def _seen(self, vitals: Vitals) -> Seen:
         """Joined with the last second of quality that ended by then."""

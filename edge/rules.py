@@ -23,8 +23,10 @@ _OUTGOING = ("status", "{name}/scores", "{name}/vitals", "{name}/alert", "{name}
 _MENDED = {
     "name": "give each its own",
     "serial": "one port serves one source",
+    "tcp": "one connection serves one source",
     "stdin": "only one source can read standard input",
-    "mqtt": "one of the two is enough",
+    "file": "one file serves one source",
+    "mqtt": "what comes under a topic serves one source",
 }
 
 Told = Iterator[tuple[str, str]]
@@ -79,6 +81,11 @@ def _allowed(source: Source) -> list[str]:
 
 def _fits(source: Source, kind: Device) -> Told:
     """Told key by key, so that no mistake hides another."""
+    if kind.says_itself and not kind.by_message:
+        for key in ("leads", "rate_hz", "units_per_mv", "zero"):
+            if getattr(source, key):
+                yield key, f"{kind.title} say it themselves; leave it out"
+        return
     rate_hz = source.rate_hz or kind.wiring.rate_hz or _ANY_HZ
     scale = source.units_per_mv or kind.wiring.units_per_mv or 1.0
     yield from _refused("rate_hz", lambda: kind.wire((), source.rate_hz, scale))
@@ -101,10 +108,10 @@ def _baud(source: Source, kind: Device) -> Told:
 
 
 def _unique(config: Config) -> Iterator[Mistake]:
-    """A name, a port, standard input and a filter with wildcards belong to one source."""
+    """Whatever brings bytes, and a name, belongs to one source."""
     of: dict[tuple[str, Hashable], list[int]] = defaultdict(list)
     for i, source in enumerate(config.source):
-        for key in ("name", "serial", "stdin", *(("mqtt",) if source.has_wildcards else ())):
+        for key in _MENDED:
             value = getattr(source, key)
             if value:
                 of[key, value].append(i)

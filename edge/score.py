@@ -56,6 +56,11 @@ class Scorer:
         """Note the quality of a second, before the windows that contain it are drafted."""
         self._seconds.append(quality)
 
+    def forget(self, before_s: float) -> None:
+        """Let go of the seconds that no window to come contains."""
+        while self._seconds and self._seconds[0].end_s <= before_s:
+            self._seconds.popleft()
+
     def draft(self, window: Window) -> Draft:
         """What there is to say of a window before the engine has seen it. Windows come in order."""
         states = self._states(window)
@@ -75,9 +80,7 @@ class Scorer:
 
     def _states(self, window: Window) -> list[State]:
         """The fault of each lead that took more than its share of the window, else good."""
-        start_s = window.start / window.rate_hz
-        while self._seconds and self._seconds[0].end_s <= start_s:
-            self._seconds.popleft()
+        self.forget(window.start / window.rate_hz)
         inside = [q.states for q in self._seconds if q.end_s <= window.end_s + _ROUNDING_S]
         absent = [bool(np.isnan(lead).all()) for lead in window.samples_mv]
         return [_verdict([states[i] for states in inside], absent[i]) for i in range(len(LEADS))]

@@ -85,6 +85,11 @@ class Cut:
         self._held: Samples = np.empty((len(LEADS), 0), np.float32)
         self._start = 0
 
+    @property
+    def start(self) -> int:
+        """Index of the first sample that a window to come may contain."""
+        return self._start
+
     def feed(self, chunk: Chunk) -> Iterator[Window]:
         """The windows that this chunk completes."""
         if chunk.start != self._start + self._held.shape[1]:

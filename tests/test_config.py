@@ -407,9 +407,30 @@ def test_check_says_what_will_be_watched(tmp_path: Path, bundle: Bundle) -> None
     assert json.loads(json.dumps(asdict(checked)))["sources"][0]["rate_hz"] == 250
 
 
+@pytest.mark.parametrize("line", ['tcp = "a:1"', 'file = "a.bin"', 'serial = "/dev/ttyUSB0"', "stdin = true", 'mqtt = "ward/1/ecg"'])
+def test_whatever_brings_bytes_serves_one_source(tmp_path: Path, line: str) -> None:
+    """Two readers of one FIFO, or of one topic, would each get a part."""
+    sources = "".join(f'[[source]]\nname = "bed{i}"\ndevice = "cyton"\n{line}\n' for i in (1, 2))
+    with pytest.raises(ConfigError, match=r"bed2.*source 1 has the same"):
+        read_config(write(tmp_path, "[mqtt]\n" + sources))
+
+
+@pytest.mark.parametrize("line", ['leads = ["I"]', "rate_hz = 500", "units_per_mv = 200", "zero = 1"])
+def test_what_the_bytes_say_themselves_is_not_said_in_the_config(tmp_path: Path, line: str) -> None:
+    """It would change nothing, and seem to."""
+    with pytest.raises(ConfigError, match="cardiogloss binary frames say it themselves; leave it out"):
+        read_config(write(tmp_path, f'[[source]]\nname = "bed1"\ndevice = "frame"\ntcp = "a:1"\n{line}\n'))
+
+
+@pytest.mark.parametrize("host", ["bed1..lan", "a" * 64 + ".lan"])
+def test_a_host_that_no_resolver_takes_is_refused_at_once(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match="host can have"):
+        read_config(write(tmp_path, f'[mqtt]\nhost = "{host}"\n[[source]]\nname = "bed1"\ndevice = "frame"\ntcp = "{host}:1"\n'))
+
+
 def test_check_gives_no_rate_or_scale_for_bytes_that_say_it_and_those_given_for_bytes_that_do_not(tmp_path: Path) -> None:
     given = BRIDGE.replace('"cyton"', '"lines"') + 'rate_hz = 500\nleads = ["I", "II"]\nunits_per_mv = 200\n'
-    said = BRIDGE.replace('"cyton"', '"frame"').replace("bed1", "bed2")
+    said = BRIDGE.replace('"cyton"', '"frame"').replace("bed1", "bed2").replace('"a:1"', '"a:2"')
     lines, frames = check(write(tmp_path, given + said)).sources
     assert (lines.leads, lines.rate_hz, lines.units_per_mv) == (("I", "II"), 500, 200)
     assert (frames.leads, frames.rate_hz, frames.units_per_mv) == ((), None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -70,6 +71,17 @@ def test_the_excerpt_raises_and_clears_atrial_fibrillation_where_the_cardiologis
     assert 78 <= alerts[1].at_s <= 93
     assert 177 <= alerts[2].at_s <= 192
     assert 214 <= alerts[3].at_s <= 229
+
+
+def test_a_lossy_radio_makes_nothing_grow(engine: Engine) -> None:
+    """A gap every five seconds: no window is ever whole, and no second is ever needed again."""
+    pipeline = Pipeline("bed1", engine)
+    sizes = []
+    for i in range(200):
+        told = list(pipeline.feed(Chunk(i * 1251, 250.0, ("II",), heart(70, 5, 250)[[1]])))
+        assert not any(isinstance(event, Scores) for event in told)
+        sizes.append(len(pickle.dumps(pipeline._scorer._seconds)) + len(pickle.dumps(pipeline._quality)))
+    assert max(sizes) <= 2 * sizes[10]
 
 
 def test_a_flat_line_is_a_technical_alert_and_no_score(engine: Engine) -> None:

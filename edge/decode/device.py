@@ -112,6 +112,11 @@ class Device:
     by_message: bool = False
     """Whether its bytes come as whole messages, as over MQTT, and never cut."""
 
+    @property
+    def says_itself(self) -> bool:
+        """Whether its bytes tell leads and rate."""
+        return self.by_message or (not self.wiring.leads and self.wiring.rate_hz > 0)
+
     def wire(
         self,
         leads: Sequence[str] = (),

@@ -79,13 +79,14 @@ def unpack(data: bytes) -> Frame | None:
 
 def unpack_all(message: bytes) -> list[Frame] | None:
     """The frames that stand one after another in a message; None where they do not fill it."""
-    frames = []
-    while message:
-        length = _measure(message[: _HEADER.size]) if len(message) > _HEADER.size else 0
-        if not length or not _is_sound(message[:length]):
+    frames, at = [], 0
+    while at < len(message):
+        head = message[at : at + _HEADER.size]
+        one = message[at : at + (_measure(head) if len(head) == _HEADER.size else 0)]
+        if not _is_sound(one):
             return None
-        frames.append(_read(message[:length]))
-        message = message[length:]
+        frames.append(_read(one))
+        at += len(one)
     return frames
 
 

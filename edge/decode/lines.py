@@ -19,7 +19,7 @@ from kernels.signal import Samples, standard_lead
 from .chunk import LEFT_OUT, Chunk
 from .device import Decoder, Device, Encoder, Stretches, Wiring
 
-LONGEST = 256
+LONGEST = 512
 """Bytes; a longer line is garbage."""
 MOST_COLUMNS = 16
 
@@ -137,7 +137,7 @@ class LineEncoder(Encoder):
         return ",".join(_OFF if loose else self._cell(value) for value, loose in zip(row, off, strict=True)) + "\r\n"
 
     def _cell(self, value: float) -> str:
-        return "nan" if math.isnan(value) else repr(value) if self._highest is None else str(int(value))
+        return "nan" if math.isnan(value) else f"{value:.9g}" if self._highest is None else str(int(value))
 
 
 _GAIN = 1100.0

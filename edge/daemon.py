@@ -1,0 +1,284 @@
+"""A config file in; a daemon that watches its sources until it is told to stop, its exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from kernels.bundle import Bundle, BundleError
+from kernels.engine import Engine, open_engine
+from kernels.findings import ConfigError
+
+from .check import must_fit
+from .config import Config, Http, Mqtt, read_config
+from .health import Health, app
+from .log import configure_log
+from .publish import Publisher
+from .roster import Roster, Watched
+from .scribe import Scribe
+from .systemd import notify
+from .transport.mqtt import Broker
+from .worker import Worker
+
+_TICK_S = 0.25
+_STATUS_S = 60.0
+"""The accounts of every source are told anew so often."""
+_LATE_S = 10.0
+"""Whatever waits longer than this waits for a worker that hangs."""
+
+log = structlog.get_logger()
+
+
+class Daemon:
+    """Owns everything that runs: a thread for each line, one of the broker's, one that scores, and this loop over all."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._config = config
+        self._broker = self._connect(config)
+        self._publisher = Publisher(_prefix(config), config.site, self._broker.publish if self._broker else _print_line)
+        self._wake = threading.Event()
+        self._worker = Worker(_open_engine(config, path), self._publisher.tell)
+        self._scribe = Scribe()
+        self._roster = Roster(self._worker.engine, self._wake.set, self._publisher.owns, self._scribe)
+        self._scoring = threading.Thread(target=self._score, name="score")
+        self._draining = threading.Event()
+        self._over = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._new_engine: Engine | None = None
+        self._connected = threading.Event()
+        self._filters: set[str] = set()
+        self._reloads = 0
+        self._told_s = 0.0
+        self._samples = -1
+
+    async def run(self) -> int:
+        """Until SIGTERM, SIGINT, the end of every source, or a failure. The exit code."""
+        web = await _serve(self._config.http, self.health)
+        self._listen_to_signals()
+        self._start()
+        notify("READY=1")
+        log.info(
+            "watching",
+            site=self._config.site,
+            sources=[s.name or s.mqtt for s in self._config.source],
+            bundle=str(self._config.model.bundle),
+        )
+        while not self._over.is_set():
+            self._tick(time.monotonic())
+            await asyncio.sleep(_TICK_S)
+        notify("STOPPING=1")
+        await asyncio.to_thread(self._stop)
+        if web:
+            web.should_exit = True
+        log.info("stopped", windows=self._worker.windows)
+        return 1 if self._failure else 0
+
+    def health(self) -> Health:
+        """The state of everything, now."""
+        return Health(
+            bundle=self._config.model.bundle.name,
+            alive=self._is_alive(time.monotonic()),
+            broker=self._broker.connected if self._broker else None,
+            sources=tuple(watched.health() for watched in self._roster.watched()),
+            windows=self._worker.windows,
+            rounds=self._worker.rounds,
+            crashes=self._worker.crashes,
+            reloads=self._reloads,
+            messages={**_counts(self._broker), "ignored": self._roster.ignored},
+        )
+
+    def _start(self) -> None:
+        self._roster.apply(self._config)
+        if self._broker:
+            self._subscribe()
+            self._broker.start()
+        self._scoring.start()
+
+    def _stop(self) -> None:
+        """Nothing that came is lost: what waits is scored, what is held back is flushed, then the broker hears the end."""
+        self._roster.leave_all()
+        self._draining.set()
+        self._wake.set()
+        self._scoring.join()
+        self._scribe.close()
+        self._tell_changes(time.monotonic())
+        self._publisher.tell_site(online=False)
+        if self._broker:
+            self._broker.stop()
+        self._worker.engine.close()
+
+    def _score(self) -> None:
+        """The scoring thread. It ends when it is told to and nothing waits, or by a failure, which ends the daemon."""
+        try:
+            while not self._draining.is_set() or self._worker.round(self._roster.posts()):
+                self._wake.wait(0.5)
+                self._wake.clear()
+                self._change_engine()
+                self._worker.round(self._roster.posts())
+        except BundleError as error:
+            self._failure = error
+
+    def _change_engine(self) -> None:
+        """Between two rounds, so that no window meets another model than it was cut for."""
+        engine, self._new_engine = self._new_engine, None
+        if engine is not None:
+            self._worker.engine.close()
+            self._worker.engine = engine
+            self._roster.rescore(engine)
+
+    def _tick(self, now_s: float) -> None:
+        self._tell_changes(now_s)
+        if self._connected.is_set():
+            self._connected.clear()
+            self._publisher.tell_site(online=True)
+            self._told_s = 0.0
+        if now_s - self._told_s > _STATUS_S:
+            self._told_s = now_s
+            for watched in self._roster.watched():
+                self._tell_status(watched)
+        self._feed_watchdog(now_s)
+        if self._roster.ended or not self._scoring.is_alive():
+            self._over.set()
+
+    def _tell_changes(self, now_s: float) -> None:
+        for watched in self._roster.tick(now_s):
+            log.warning("source " + watched.state, source=watched.name, why=watched.why, **watched.post.live.accounts())
+            self._tell_status(watched)
+
+    def _tell_status(self, watched: Watched) -> None:
+        self._publisher.tell_status(watched.name, watched.state, watched.why, time.time(), watched.post.live.accounts())
+
+    def _feed_watchdog(self, now_s: float) -> None:
+        """Only when samples went through since the last time, or none are to be had and the worker would take them."""
+        samples = sum(watched.post.live.accounts()["samples"] for watched in self._roster.watched())
+        if samples != self._samples or (self._is_alive(now_s) and self._oldest_s() is None):
+            notify("WATCHDOG=1")
+        self._samples = samples
+
+    def _is_alive(self, now_s: float) -> bool:
+        oldest_s = self._oldest_s()
+        return now_s - min(self._worker.progress_s, oldest_s if oldest_s is not None else now_s) < _LATE_S
+
+    def _oldest_s(self) -> float | None:
+        waiting = [oldest_s for watched in self._roster.watched() if (oldest_s := watched.post.inbox.oldest_s) is not None]
+        return min(waiting, default=None)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._over.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """Read the config again. A mistake in it changes nothing."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            config = read_config(self._path)
+            engine = _open_engine(config, self._path) if config.model != self._config.model else None
+        except (ConfigError, BundleError) as error:
+            log.error("config not reloaded", why=str(error))
+        else:
+            self._apply(config, engine)
+        notify("READY=1")
+
+    def _apply(self, config: Config, engine: Engine | None) -> None:
+        for table in ("site", "mqtt", "http", "log"):
+            if getattr(config, table) != getattr(self._config, table):
+                log.warning("takes a restart", table=table)
+        self._roster.apply(config)
+        self._config, self._new_engine = config, engine
+        self._subscribe()
+        self._reloads += 1
+        log.info("config reloaded", sources=[watched.name for watched in self._roster.watched()])
+
+    def _connect(self, config: Config) -> Broker | None:
+        if config.mqtt is None:
+            return None
+        will = Publisher(config.mqtt.prefix, config.site, _print_line).will
+        client_id = config.mqtt.client_id or f"cardiogloss-{config.site}"
+        return Broker(config.mqtt, client_id, config.mqtt.password(), will, on_message=self._on_message, on_state=self._on_state)
+
+    def _subscribe(self) -> None:
+        if self._broker:
+            wanted = {source.mqtt for source in self._config.source if source.mqtt}
+            for gone in self._filters - wanted:
+                self._broker.unsubscribe(gone)
+            for topic_filter in wanted:
+                self._broker.subscribe(topic_filter)
+            self._filters = wanted
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        self._roster.hear(topic, payload, retained)
+
+    def _on_state(self, connected: bool, why: str) -> None:
+        log.log(20 if connected else 30, "broker " + ("connected" if connected else "lost"), why=why)
+        if connected:
+            self._connected.set()
+
+
+class _Web(uvicorn.Server):
+    """Without its own handling of signals, which is the daemon's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(http: Http | None, health: Callable[[], Health]) -> _Web | None:
+    """Serve the pages in this loop. Raises ConfigError where the port is taken."""
+    if http is None:
+        return None
+    try:
+        listening = socket.create_server((http.host, http.port))
+    except OSError as error:
+        raise ConfigError(f"http: cannot listen on {http.host}:{http.port} ({error.strerror}); choose another port") from error
+    web = _Web(uvicorn.Config(app(health), log_config=None, access_log=False, lifespan="off"))
+    task = asyncio.create_task(web.serve(sockets=[listening]))
+    task.add_done_callback(lambda _: listening.close())
+    log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
+    return web
+
+
+def _open_engine(config: Config, path: Path) -> Engine:
+    """Raises BundleError, or ConfigError for what the bundle cannot do."""
+    bundle = Bundle.read(config.model.bundle)
+    must_fit(config, bundle.card, path)
+    return open_engine(bundle)
+
+
+def _counts(broker: Broker | None) -> dict[str, int]:
+    return {name: getattr(broker, name) for name in ("received", "refused", "dropped", "reconnects")} if broker else {}
+
+
+def _prefix(config: Config) -> str:
+    return config.mqtt.prefix if config.mqtt else Mqtt().prefix
+
+
+def _print_line(topic: str, payload: str, qos: int, retain: bool) -> None:
+    """Without a broker the messages go to standard output, a line each; an alert's retained state would only repeat it."""
+    if retain and "/alert/" in topic:
+        return
+    sys.stdout.write(payload + "\n")
+    sys.stdout.flush()
+
+
+def serve(path: Path) -> int:
+    """Watch what this config names until told to stop. Raises ConfigError or BundleError before the first sample."""
+    config = read_config(path)
+    configure_log(config.log)
+    return asyncio.run(_run(path, config))
+
+
+async def _run(path: Path, config: Config) -> int:
+    return await Daemon(path, config).run()

@@ -1,0 +1,148 @@
+"""The state of the daemon in; /metrics for Prometheus, /healthz and /readyz over HTTP out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from .live import State
+
+STATES: tuple[State, ...] = ("online", "stalled", "offline")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """One source at one moment."""
+
+    name: str
+    state: State
+    required: bool
+    """Whether it is named in the config, and not merely discovered."""
+    why: str | None
+    accounts: dict[str, int]
+    """The sums of `Tally`."""
+    dropped_bytes: int
+    opened: int
+    waiting_bytes: int
+    rate_hz: float | None
+    drift_ppm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The daemon at one moment."""
+
+    bundle: str
+    alive: bool
+    """Whether whatever waits is being scored."""
+    broker: bool | None
+    """None where there is none to reach."""
+    sources: tuple[SourceHealth, ...]
+    windows: int
+    rounds: int
+    crashes: int
+    reloads: int
+    messages: dict[str, int]
+    """What the connection to the broker counted."""
+
+    @property
+    def missing(self) -> list[str]:
+        """What keeps it from being ready, in words."""
+        quiet = [f"{s.name} is {s.state}" + (f": {s.why}" if s.why else "") for s in self.sources if s.required and s.state != "online"]
+        broker = ["the broker cannot be reached"] if self.broker is False else []
+        return broker + quiet + ([] if self.sources else ["no source has sent anything yet"])
+
+
+class HealthCollector(Collector):
+    """The figures of one moment as Prometheus wants them; a source is the only label, so their number stays bounded."""
+
+    def __init__(self, health: Callable[[], Health]) -> None:
+        self._health = health
+
+    def collect(self) -> Iterable[Metric]:
+        """Called at each scrape."""
+        health = self._health()
+        for name, value in (
+            ("windows_scored", health.windows),
+            ("rounds", health.rounds),
+            ("faults", health.crashes),
+            ("reloads", health.reloads),
+        ):
+            yield CounterMetricFamily(f"cardiogloss_{name}", _HELP[name], value=value)
+        if health.broker is not None:
+            yield GaugeMetricFamily("cardiogloss_broker_connected", "1 while the broker can be reached", value=health.broker)
+        for name, value in health.messages.items():
+            yield CounterMetricFamily(f"cardiogloss_mqtt_{name}", f"MQTT messages {name}", value=value)
+        yield from _of_sources(health.sources)
+
+
+_HELP = {
+    "windows_scored": "Windows that the engine scored",
+    "rounds": "Batches, of all sources that had something",
+    "faults": "Times that a source was skipped for a fault of the program",
+    "reloads": "Times that the config was read again",
+}
+
+
+def _of_sources(sources: Iterable[SourceHealth]) -> Iterable[Metric]:
+    state = GaugeMetricFamily("cardiogloss_source_state", "1 for the state that the source is in", labels=["source", "state"])
+    counts = {name: CounterMetricFamily(f"cardiogloss_source_{name}", text, labels=["source"]) for name, text in _COUNTS.items()}
+    gauges = {name: GaugeMetricFamily(f"cardiogloss_source_{name}", text, labels=["source"]) for name, text in _GAUGES.items()}
+    for source in sources:
+        for one in STATES:
+            state.add_metric([source.name, one], one == source.state)
+        values = {**asdict(source), **source.accounts}
+        for name, family in (counts | gauges).items():
+            if values.get(name) is not None:
+                family.add_metric([source.name], values[name])
+    yield from (state, *counts.values(), *gauges.values())
+
+
+_COUNTS = {
+    "samples": "Samples of each lead",
+    "lost": "Samples that were sent and never came",
+    "broken": "Frames refused by a checksum or a range",
+    "garbage": "Bytes outside of any frame",
+    "repeated": "Frames that came twice or too late",
+    "restarts": "Times that the device began to count anew",
+    "clock_steps": "Times that the device's clock was set",
+    "dropped_bytes": "Bytes thrown away because the program was late",
+    "unrecorded": "Samples that are on no disk, though they were to be recorded",
+    "opened": "Times that the line was opened",
+}
+_GAUGES = {
+    "waiting_bytes": "Bytes that wait to be scored",
+    "rate_hz": "Samples a second, measured",
+    "drift_ppm": "How much faster the source runs than it says",
+}
+
+
+def app(health: Callable[[], Health]) -> Starlette:
+    """The three pages."""
+    registry = CollectorRegistry()
+    registry.register(HealthCollector(health))
+    ProcessCollector(registry=registry)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthz(request: Request) -> Response:
+        now = health()
+        return JSONResponse({"alive": now.alive, "bundle": now.bundle}, 200 if now.alive else 503)
+
+    async def readyz(request: Request) -> Response:
+        now = health()
+        states = {source.name: source.state for source in now.sources}
+        return JSONResponse({"ready": not now.missing, "missing": now.missing, "sources": states}, 503 if now.missing else 200)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])

@@ -1,0 +1,286 @@
+"""A recording and a number of sources in; how a daemon of its own, over a real broker and real pseudo-terminals, kept up with them out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from kernels.findings import ConfigError
+from kernels.signal import LEADS, resample
+
+from .config import Mqtt
+from .decode.chunk import Chunk
+from .decode.device import Device
+from .decode.devices import DEVICES, device
+from .simulate import Piece, Stream, pieces, plan, play
+from .transport.file import RecordingFile, open_recording
+from .transport.mqtt import Broker
+from .transport.pty import PtyDevice
+
+_SITE = "load"
+_SETTLE_S = 1.0
+_LAG_S = 0.2
+"""The last window is complete only once so much follows it: half of the resampler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the daemon did, seen from outside."""
+
+    sources: int
+    minutes: float
+    windows_expected: int
+    windows_scored: int
+    dropped_bytes: int
+    lost_samples: int
+    latency_p50_ms: float
+    """From the moment the last sample of a window is taken to the arrival of its scores at a subscriber."""
+    latency_p99_ms: float
+    latency_worst_ms: float
+    cores: float
+    """Processor time of the daemon over time."""
+    memory_mb: float
+    memory_growth_mb: float
+    """From a third of the time on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """The beginning of a recording at another rate, in memory, so that the bench itself does not take the time of the daemon."""
+
+    name: str
+    whole: Chunk
+
+    @property
+    def duration_s(self) -> float | None:
+        """Of the excerpt."""
+        return self.whole.end / self.whole.rate_hz
+
+    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
+        """A second at a time."""
+        step = round(self.whole.rate_hz)
+        for at in range(0, self.whole.end, step):
+            yield replace(self.whole, start=at, samples_mv=self.whole.samples_mv[:, at : at + step])
+
+
+def excerpt(recording: RecordingFile, rate_hz: float, longest_s: float = 60.0) -> Excerpt:
+    """At most so much of it, resampled."""
+    chunks = list(itertools.takewhile(lambda chunk: chunk.start < longest_s * chunk.rate_hz, recording.chunks()))
+    samples = np.concatenate([chunk.samples_mv for chunk in chunks], axis=1)
+    return Excerpt(recording.name, Chunk(0, rate_hz, chunks[0].leads, resample(samples, chunks[0].rate_hz, rate_hz)))
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Notes when each score came."""
+
+    begin_s: dict[str, float] = field(default_factory=dict)
+    """When the first sample of each source was taken."""
+    latency_s: array[float] = field(default_factory=lambda: array("d"))
+
+    def take(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message of `<prefix>/<site>/<source>/scores`."""
+        now_s = time.monotonic()
+        message = json.loads(payload)
+        begin_s = self.begin_s.get(message["source"])
+        if begin_s is not None:
+            self.latency_s.append(now_s - begin_s - message["at_s"])
+
+
+def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 10.0, rate_hz: float = 500.0) -> Figures:
+    """Simulate so many sources of twelve leads over MQTT, and so many serial devices, and watch a daemon watch them, on Linux.
+
+    Raises ConfigError where there is no mosquitto, or the daemon does not start.
+    """
+    recorded = open_recording(recording)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port, pages = _free_port(), _free_port()
+        stack.enter_context(_mosquitto(folder, port))
+        ports = {f"serial-{i}": (kind, PtyDevice(folder / f"tty{i}")) for i, kind in enumerate(_serial_devices(serial))}
+        config = _write_config(folder, port, pages, {name: kind for name, (kind, _) in ports.items()}, recorded)
+        daemon = stack.enter_context(_daemon(config))
+        watcher = Watcher()
+        broker = Broker(Mqtt(port=port, version="3.1.1"), "load", on_message=watcher.take)
+        broker.subscribe(f"cardiogloss/{_SITE}/+/scores", qos=0)
+        broker.start()
+        stack.callback(broker.stop)
+        _wait_until_ready(daemon, [port for _, port in ports.values()], pages)
+        streams = list(_streams(recorded, broker, sources, ports, rate_hz, watcher))
+        begun_cpu_s, begun_s, memory = _cpu_s(daemon.pid), time.monotonic(), _watch_memory(daemon.pid, minutes)
+        _play_for(streams, minutes)
+        cores = (_cpu_s(daemon.pid) - begun_cpu_s) / (time.monotonic() - begun_s)
+        time.sleep(_SETTLE_S)
+        return _figures(sources + serial, minutes, watcher, _scrape(pages), cores, memory)
+
+
+def _serial_devices(count: int) -> Iterator[Device]:
+    """Every kind in turn that says its rate itself."""
+    kinds = [one for one in DEVICES.values() if one.baud and one.wiring.leads and one.wiring.rate_hz]
+    return (kinds[i % len(kinds)] for i in range(count))
+
+
+def _streams(
+    recorded: RecordingFile, broker: Broker, sources: int, ports: dict[str, tuple[Device, PtyDevice]], rate_hz: float, watcher: Watcher
+) -> Iterator[Stream]:
+    """Begun a little apart, as no two devices are switched on at once."""
+    frame = device("frame")
+    wiring, whole = frame.wire(LEADS, rate_hz), excerpt(recorded, rate_hz)
+    begin_s = time.monotonic() + 1.0
+    for i in range(sources):
+        name, topic = f"mqtt-{i}", f"cardiogloss/{_SITE}/mqtt-{i}/ecg"
+        watcher.begin_s[name] = begin_s + i / sources
+        yield Stream(pieces(whole, frame, wiring, repeat=True), partial(broker.publish, topic), watcher.begin_s[name])
+    for i, (name, (kind, port)) in enumerate(ports.items()):
+        watcher.begin_s[name] = begin_s + i / len(ports)
+        yield Stream(pieces(recorded, kind, plan(recorded, kind), repeat=True), port.send, watcher.begin_s[name])
+
+
+def _play_for(streams: Sequence[Stream], minutes: float) -> None:
+    until_s = minutes * 60
+    for stream in streams:
+        stream.pieces = _until(stream.pieces, until_s)
+    play(streams)
+
+
+def _until(of: Iterator[Piece], until_s: float) -> Iterator[Piece]:
+    for piece in of:
+        if piece.due_s > until_s:
+            return
+        yield piece
+
+
+@contextmanager
+def _mosquitto(folder: Path, port: int) -> Iterator[None]:
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise ConfigError("this needs a broker to load: apt-get install mosquitto")
+    settings = folder / "mosquitto.conf"
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    with _process([program, "-c", str(settings)], subprocess.DEVNULL):
+        yield
+
+
+@contextmanager
+def _daemon(config: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with _process([sys.executable, "-m", "edge", "run", str(config)], None) as process:
+        yield process
+
+
+@contextmanager
+def _process(command: list[str], stderr: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stderr=stderr)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _write_config(folder: Path, port: int, pages: int, serial: dict[str, Device], recorded: RecordingFile) -> Path:
+    """Of a daemon that takes every MQTT source it hears, and each of these ports."""
+    lines = [f'site = "{_SITE}"', "[mqtt]", f"port = {port}", "[http]", f"port = {pages}", "[log]", 'level = "error"']
+    lines += ["[[source]]", f'mqtt = "cardiogloss/{_SITE}/+/ecg"']
+    for i, (name, kind) in enumerate(serial.items()):
+        leads = json.dumps(plan(recorded, kind).leads)
+        lines += ["[[source]]", f'name = "{name}"', f'device = "{kind.name}"', f'serial = "{folder / f"tty{i}"}"', f"leads = {leads}"]
+    config = folder / "edge.toml"
+    config.write_text("\n".join(lines) + "\n")
+    return config
+
+
+def _wait_until_ready(daemon: subprocess.Popen[bytes], ports: list[PtyDevice], pages: int) -> None:
+    """Until every port is open and the broker is reached."""
+    for port in ports:
+        port.wait(60)
+    until_s = time.monotonic() + 60
+    while _scrape(pages).get("cardiogloss_broker_connected") != 1:
+        if daemon.poll() is not None or time.monotonic() > until_s:
+            raise ConfigError("the daemon did not start; see what it said above")
+        time.sleep(0.2)
+
+
+def _scrape(pages: int) -> dict[str, float]:
+    """The sum over all sources of each metric; empty while nothing answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=10) as page:
+            text = page.read().decode()
+    except OSError:
+        return {}
+    sums: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+    return sums
+
+
+def _watch_memory(pid: int, minutes: float) -> array[float]:
+    """MB every second, as a thread fills it in."""
+    memory: array[float] = array("d")
+
+    def watch() -> None:
+        until_s = time.monotonic() + 60 * minutes
+        while time.monotonic() < until_s:
+            memory.append(resident_mb(pid))
+            time.sleep(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return memory
+
+
+def resident_mb(pid: int) -> float:
+    """Of a process, by Linux."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
+
+
+def _figures(sources: int, minutes: float, watcher: Watcher, metrics: dict[str, float], cores: float, memory: array[float]) -> Figures:
+    if not watcher.latency_s:
+        raise ConfigError("no score arrived; see what the daemon said above")
+    latency_ms = np.array(watcher.latency_s) * 1e3
+    half, worst = np.percentile(latency_ms, [50, 99])
+    third = len(memory) // 3
+    return Figures(
+        sources=sources,
+        minutes=minutes,
+        windows_expected=sources * max(int(minutes * 60 - _LAG_S) - 9, 0),
+        windows_scored=len(latency_ms),
+        dropped_bytes=int(metrics["cardiogloss_source_dropped_bytes_total"]),
+        lost_samples=int(metrics["cardiogloss_source_lost_total"]),
+        latency_p50_ms=round(float(half), 1),
+        latency_p99_ms=round(float(worst), 1),
+        latency_worst_ms=round(float(latency_ms.max()), 1),
+        cores=round(cores, 2),
+        memory_mb=round(max(memory), 1),
+        memory_growth_mb=round(memory[-1] - memory[third], 2),
+    )

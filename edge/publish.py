@@ -1,0 +1,66 @@
+"""`Event`s and the states of sources in; messages on their topics out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from .alarm import Alert
+from .live import State
+from .message import to_message
+from .pipeline import Event, Seen
+from .score import Scores
+
+SCHEMA = 1
+"""The version of every message that goes out."""
+
+Send = Callable[[str, str, int, bool], object]
+"""topic, payload, QoS, retained"""
+
+
+class Publisher:
+    """Topics and payloads of one site; `send` carries them."""
+
+    def __init__(self, prefix: str, site: str, send: Send) -> None:
+        self._site = site
+        self._root = f"{prefix}/{site}"
+        self._send = send
+
+    def tell(self, source: str, event: Event, time_s: float) -> None:
+        """An event of a source, with its seconds since 1970."""
+        payload = _json({"schema": SCHEMA, "site": self._site, "time": round(time_s, 3), **to_message(event)})
+        match event:
+            case Scores():
+                self._send(f"{self._root}/{source}/scores", payload, 0, False)
+            case Seen():
+                self._send(f"{self._root}/{source}/vitals", payload, 0, False)
+            case Alert():
+                self._send(f"{self._root}/{source}/alert", payload, 1, False)
+                self._send(f"{self._root}/{source}/alert/{event.finding}", payload, 1, True)
+
+    def tell_status(self, source: str, state: State, why: str | None, time_s: float, accounts: dict[str, int]) -> None:
+        """The retained state of a source: what a program that comes later must know first."""
+        message = {"schema": SCHEMA, "type": "status", "site": self._site, "source": source, "time": round(time_s, 3)}
+        self._send(f"{self._root}/{source}/status", _json({**message, "state": state, "why": why, **accounts}), 1, True)
+
+    def tell_site(self, online: bool) -> None:
+        """Whether the daemon itself is there."""
+        topic, payload = self.will if not online else (f"{self._root}/status", self._site_state("online"))
+        self._send(topic, payload, 1, True)
+
+    @property
+    def will(self) -> tuple[str, str]:
+        """What the broker is to say when the daemon is gone without a word."""
+        return f"{self._root}/status", self._site_state("offline")
+
+    def owns(self, topic: str) -> bool:
+        """Whether this topic is one of ours going out, so that a wide subscription does not feed us our own words."""
+        return topic.startswith(f"{self._root}/") and not topic.endswith("/ecg")
+
+    def _site_state(self, state: str) -> str:
+        return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state})
+
+
+def _json(message: dict[str, Any]) -> str:
+    return json.dumps(message, separators=(",", ":"))

@@ -1,0 +1,277 @@
+"""A `Config`, and messages as they come, in; every source that is watched, and the state it is in, out."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from kernels.engine import Engine
+
+from .clock import Arrival
+from .config import Config, Source
+from .health import SourceHealth
+from .inbox import Inbox
+from .live import Live, State
+from .pipeline import Options, Pipeline
+from .reader import Reader
+from .record import Recorder
+from .scribe import Recording, Scribe
+from .transport.open import open_transport
+from .worker import Post
+
+MOST_DISCOVERED = 512
+"""More topics than this are noise, or an attack."""
+FORGET_S = 3600.0
+"""A discovered source that was silent for so long is no longer watched."""
+
+_UNITS_PER_MV = 1000.0
+"""Of a recording, where the device's messages say no scale once for all."""
+
+_NEWS_S = 5.0
+"""New words about the same state are told no more often."""
+_UNREAD_S = 1.0
+"""Bytes that come so long after the last sample make none: a cut frame is no such thing."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Watched:
+    """One source with all that serves it."""
+
+    config: Source
+    name: str
+    post: Post
+    reader: Reader | None
+    begun_s: float
+    """When its state last changed, or its line was last opened anew."""
+    topic: str | None = None
+    """What it is heard under, where it was discovered."""
+    state: State = "offline"
+    heard_s: float | None = None
+    """When the last message came, for a source on MQTT."""
+    told: tuple[State, str | None] = ("offline", None)
+    """State and reason as they were last told."""
+    told_s: float = -math.inf
+
+    @property
+    def required(self) -> bool:
+        """Whether the config names it, so that its silence is a fault."""
+        return bool(self.config.name)
+
+    @property
+    def why(self) -> str | None:
+        """Why it is not online, or what is wrong although it is."""
+        silence = _silence(self) if self.state == "stalled" else None
+        return (self.reader.problem if self.reader else None) or silence or self.post.live.problem
+
+    def health(self) -> SourceHealth:
+        """Everything an operator may want to know."""
+        live, inbox, reader = self.post.live, self.post.inbox, self.reader
+        opened = reader.opened if reader else 0
+        return SourceHealth(
+            self.name, self.state, self.required, self.why, live.accounts(), inbox.dropped_bytes, opened, inbox.held_bytes,
+            live.clock.rate_hz, live.clock.drift_ppm,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Roster:
+    """All sources. Its methods may be called by any thread."""
+
+    engine: Engine
+    wake: Callable[[], object]
+    """Called when something waits to be scored."""
+    ignore: Callable[[str], bool] = lambda topic: False
+    """Topics that are never a source."""
+    scribe: Scribe | None = None
+    """Who records, where anything is to be recorded."""
+    monotonic_s: Callable[[], float] = time.monotonic
+    since_1970_s: Callable[[], float] = time.time
+    config: Config | None = None
+    ignored: int = 0
+    """Messages that belong to no source, or are stale."""
+    _watched: dict[str, Watched] = field(default_factory=dict)
+    _left: list[Post] = field(default_factory=list)
+    _gone: list[Watched] = field(default_factory=list)
+    _by_topic: dict[str, Watched] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def apply(self, config: Config) -> None:
+        """Watch what this config names. A source whose table is the same goes on undisturbed."""
+        with self._lock:
+            same_record = self.config is None or self.config.record == config.record
+            kept = {source for source in config.source if same_record or not source.record}
+            self._leave([watched for watched in self._watched.values() if watched.config not in kept])
+            self.config = config
+            self._by_topic.clear()
+            for source in config.source:
+                if source.name and source.name not in self._watched:
+                    self._watch(source, source.name)
+
+    def rescore(self, engine: Engine) -> None:
+        """Score with another model from the next round on."""
+        with self._lock:
+            self.engine = engine
+            for watched in self._watched.values():
+                watched.post.live.rescore(self._pipeline(watched.name))
+
+    def hear(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message of a device. A retained one is old and no part of the stream."""
+        watched = None if retained or self.ignore(topic) else self._route(topic)
+        if watched is None:
+            self.ignored += 1
+            return
+        now_s = self.monotonic_s()
+        silent_s = now_s - watched.heard_s if watched.heard_s is not None else 0.0
+        watched.heard_s = now_s
+        watched.post.inbox.put(Arrival(payload, now_s, self.since_1970_s(), silent_s))
+
+    def posts(self) -> list[Post]:
+        """What the next round is to look after, with the sources that leave."""
+        with self._lock:
+            left, self._left = self._left, []
+            return [*left, *(watched.post for watched in self._watched.values())]
+
+    def watched(self) -> list[Watched]:
+        """Every source, by name."""
+        with self._lock:
+            return sorted(self._watched.values(), key=lambda watched: watched.name)
+
+    def tick(self, now_s: float) -> list[Watched]:
+        """Look at every source; those of which there is news. A stalled line is opened anew."""
+        changed = [watched for watched in self.watched() if _look_at(watched, now_s)]
+        with self._lock:
+            self._leave([watched for watched in self._watched.values() if _is_forgotten(watched, now_s)])
+            gone, self._gone = self._gone, []
+        return changed + gone
+
+    @property
+    def ended(self) -> bool:
+        """Whether no source will ever send again."""
+        watched = self.watched()
+        return bool(watched) and all(one.reader and one.reader.ended for one in watched)
+
+    def leave_all(self) -> None:
+        """Stop listening; what waits can still be scored by one more round."""
+        with self._lock:
+            self._leave(list(self._watched.values()))
+
+    def _route(self, topic: str) -> Watched | None:
+        with self._lock:
+            if topic not in self._by_topic:
+                found = self._find(topic)
+                if found is None:
+                    return None
+                self._by_topic[topic] = found
+            return self._by_topic[topic]
+
+    def _find(self, topic: str) -> Watched | None:
+        assert self.config is not None
+        for source in self.config.source:
+            name = source.name_of(topic)
+            if name is not None:
+                return self._discover(source, name, topic)
+        return None
+
+    def _discover(self, source: Source, name: str, topic: str) -> Watched | None:
+        """The first topic of a name has it, until it is forgotten: two streams must never be joined."""
+        known = self._watched.get(name)
+        if known:
+            return known if known.topic in (None, topic) and known.config == source else None
+        if len(self._watched) >= MOST_DISCOVERED:
+            return None
+        log.info("source discovered", source=name, topic=topic)
+        watched = self._watch(source, name)
+        watched.topic = topic
+        return watched
+
+    def _watch(self, source: Source, name: str) -> Watched:
+        device, wiring = source.kind, source.wiring()
+        inbox = Inbox(self.wake)
+        live = Live(name, partial(device.decoder, wiring), self._pipeline(name), self._recording(source, name))
+        transport = open_transport(source)
+        reader = Reader(name, transport, inbox) if transport else None
+        watched = self._watched[name] = Watched(source, name, Post(live, inbox), reader, self.monotonic_s())
+        if reader:
+            reader.start()
+        return watched
+
+    def _leave(self, leaving: list[Watched]) -> None:
+        readers = [watched.reader for watched in leaving if watched.reader]
+        for reader in readers:
+            reader.stop()
+        for reader in readers:
+            reader.join()
+        for watched in leaving:
+            del self._watched[watched.name]
+            watched.post.ended, watched.state = True, "offline"
+            self._left.append(watched.post)
+        self._gone += leaving
+        self._by_topic.clear()
+        self.wake()
+
+    def _pipeline(self, name: str) -> Pipeline:
+        hop_s = self.config.model.hop_s if self.config else Options().hop_s
+        return Pipeline(name, self.engine, Options(hop_s=hop_s))
+
+    def _recording(self, source: Source, name: str) -> Recording | None:
+        table = self.config.record if self.config else None
+        if not source.record or table is None or self.scribe is None:
+            return None
+        recorder = Recorder(table.folder, name, source.wiring().units_per_mv or _UNITS_PER_MV, table.rotate_s, int(table.limit_mb * 1e6))
+        return Recording(self.scribe, recorder)
+
+
+def _look_at(watched: Watched, now_s: float) -> bool:
+    """Whether there is news."""
+    before, watched.state = watched.state, _state(watched, now_s)
+    if watched.state != before:
+        watched.begun_s = now_s
+    elif watched.state == "stalled" and watched.reader and _is_quiet(watched, now_s):
+        watched.reader.reopen(_silence(watched))
+    return _is_news(watched, now_s)
+
+
+def _is_news(watched: Watched, now_s: float) -> bool:
+    """Another state at once, other words about the same only now and then: they may change with every message."""
+    news = watched.state, watched.why
+    if news == watched.told or (news[0] == watched.told[0] and now_s - watched.told_s < _NEWS_S):
+        return False
+    watched.told, watched.told_s = news, now_s
+    return True
+
+
+def _state(watched: Watched, now_s: float) -> State:
+    sampled_s, reader = watched.post.live.sampled_at_s, watched.reader
+    if sampled_s is not None and now_s - sampled_s <= watched.config.stall_s:
+        return "online"
+    if reader and (reader.failed or reader.ended):
+        return "offline"
+    if reader is None:
+        return "offline" if sampled_s is None else "stalled"
+    return "stalled" if sampled_s is not None or _is_quiet(watched, now_s) else watched.state
+
+
+def _is_quiet(watched: Watched, now_s: float) -> bool:
+    """Whether its line has been open for long enough to have sent something."""
+    opened_s = watched.reader.opened_s if watched.reader else 0.0
+    return now_s - max(opened_s, watched.begun_s) > watched.config.stall_s
+
+
+def _is_forgotten(watched: Watched, now_s: float) -> bool:
+    return not watched.required and watched.state != "online" and now_s - watched.begun_s > FORGET_S
+
+
+def _silence(watched: Watched) -> str:
+    live, stall_s = watched.post.live, watched.config.stall_s
+    if live.heard_at_s is not None and live.heard_at_s - (live.sampled_at_s or 0.0) > _UNREAD_S:
+        found = f" ({live.problem})" if live.problem else ""
+        return f"bytes come, but no sample for {stall_s:g} s: check {'baud and device' if watched.reader else 'device'}{found}"
+    return f"nothing came for {stall_s:g} s: check {'the cable, and ' if watched.reader else ''}that the device sends"

@@ -1,0 +1,444 @@
+"""The laws of the parts between a line and the broker: what waits is bounded, what is scored together is scored as if alone."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge import worker
+from edge.alarm import Alert
+from edge.clock import Arrival
+from edge.config import Config, Source
+from edge.decode.chunk import Chunk
+from edge.decode.device import Decoder, Wiring
+from edge.decode.frame import FrameDecoder
+from edge.health import Health, SourceHealth
+from edge.inbox import LITTLE_BYTES, Inbox
+from edge.live import Live
+from edge.message import to_message
+from edge.pipeline import Event, Pipeline, score
+from edge.publish import SCHEMA, Publisher
+from edge.reader import Reader
+from edge.roster import Roster
+from edge.score import Scores
+from edge.transport.stream import EndOfStream, Transport
+from edge.worker import Post, Worker
+from kernels.engine import Engine
+from kernels.signal import Samples
+
+from .broker import wait_for
+from .daemon import Json, between, frames, scored
+
+WIRING = Wiring((), 0.0, 0.0)
+
+
+def _arrival(data: bytes, at_s: float = 0.0, **more: Any) -> Arrival:
+    return Arrival(data, at_s, 1.7e9 + at_s, **more)
+
+
+# Inbox
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 100))
+def test_an_inbox_keeps_the_newest_within_its_bound_and_counts_the_rest(data: list[bytes], bound: int) -> None:
+    inbox = Inbox(lambda: None, bound)
+    for i, one in enumerate(data):
+        inbox.put(_arrival(one, i))
+        assert inbox.held_bytes <= max(bound, len(one))
+    oldest_s = inbox.oldest_s
+    taken = inbox.take()
+    assert [one.data for one in taken] == data[len(data) - len(taken) :]
+    assert inbox.dropped_bytes == sum(map(len, data[: len(data) - len(taken)]))
+    assert (inbox.held_bytes, inbox.take(), inbox.oldest_s) == (0, [], None)
+    assert oldest_s == (taken[0].at_s if taken else None)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30), st.integers(1, 100))
+def test_what_follows_dropped_bytes_says_that_something_is_missing(data: list[bytes], bound: int) -> None:
+    inbox = Inbox(lambda: None, bound)
+    for one in data:
+        inbox.put(_arrival(one))
+    taken = inbox.take()
+    assert [one.opened for one in taken] == [bool(inbox.dropped_bytes), *[False] * (len(taken) - 1)]
+
+
+def test_an_inbox_wakes_who_scores_and_has_room_again_once_that_was_taken() -> None:
+    woken: list[None] = []
+    inbox = Inbox(lambda: woken.append(None))
+    assert inbox.has_room(0)
+    inbox.put(_arrival(bytes(LITTLE_BYTES)))
+    assert len(woken) == 1 and not inbox.has_room(0.01)
+    threading.Timer(0.05, inbox.take).start()
+    assert inbox.has_room(30)
+
+
+# Live
+
+
+def _live(engine: Engine, name: str = "one", decoder: Callable[[], Decoder] = lambda: FrameDecoder(WIRING)) -> Live:
+    return Live(name, decoder, Pipeline(name, engine))
+
+
+def test_a_rate_too_slow_is_refused_in_words_until_a_better_one_comes(engine: Engine) -> None:
+    live = _live(engine)
+    slow, fast = (Chunk(0, hz, ("I",), np.zeros((1, 50), np.float32)) for hz in (79.0, 80.0))
+    assert not any(live.prepare(_arrival(frame)) for frame in frames(slow))
+    assert "79 Hz is too slow" in str(live.problem) and "80 Hz or more" in str(live.problem)
+    assert live.sampled_at_s is None
+    assert any(live.prepare(_arrival(frame, opened=i == 0)) for i, frame in enumerate(frames(fast)))
+    assert live.problem is None and live.sampled_at_s is not None
+
+
+def test_accounts_add_up_over_every_opening_of_the_line(engine: Engine, excerpt: Chunk) -> None:
+    live, sent = _live(engine), frames(between(excerpt, 0, 3))
+    for opened_s in (0, 3, 6):
+        for i, frame in enumerate(sent):
+            live.prepare(_arrival(b"?" + frame, opened_s + 0.1 * i, opened=i == 0))
+    counts = live.accounts()
+    assert counts["samples"] == 3 * 3 * 360
+    assert counts["garbage"] == 3 * 30
+
+
+def test_what_was_wrong_with_the_bytes_is_taken_back_once_they_are_right(engine: Engine, excerpt: Chunk) -> None:
+    live, sent = _live(engine), frames(between(excerpt, 0, 1))
+    live.prepare(_arrival(bytes(100)))
+    assert "CRC-32" in str(live.problem)
+    live.prepare(_arrival(sent[0][:20]))
+    assert live.problem is not None
+    live.prepare(_arrival(sent[0][20:]))
+    assert live.problem is None
+
+
+# Worker
+
+
+def _posts(names: list[str], engine: Engine, **decoders: Callable[[], Decoder]) -> list[Post]:
+    return [Post(_live(engine, name, decoders.get(name, lambda: FrameDecoder(WIRING))), Inbox(lambda: None)) for name in names]
+
+
+class _Told:
+    """Collects what a worker tells."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Json]] = {}
+        self.times_s: list[float] = []
+
+    def __call__(self, source: str, event: Event, time_s: float) -> None:
+        self.events.setdefault(source, []).append(json.loads(json.dumps(to_message(event))))
+        self.times_s.append(time_s)
+
+
+@pytest.fixture
+def stretches(excerpt: Chunk) -> dict[str, Chunk]:
+    """Four patients who share a heart, but not its time."""
+    return {f"patient-{i}": replace(between(excerpt, 40 * i, 40 * i + 25), start=0) for i in range(4)}
+
+
+@pytest.mark.parametrize("size", [1, 30, 250])
+def test_sources_scored_together_are_told_what_each_is_told_alone(size: int, stretches: dict[str, Chunk], engine: Engine) -> None:
+    """However much comes at once; and a round with more windows than a batch is still in order."""
+    told = _Told()
+    together, posts = Worker(engine, told), _posts(list(stretches), engine)
+    sent = [frames(chunk) for chunk in stretches.values()]
+    for at in range(0, 250, size):
+        for post, data in zip(posts, sent, strict=True):
+            for frame in data[at : at + size]:
+                post.inbox.put(_arrival(frame))
+        together.round(posts)
+    for post in posts:
+        post.ended = True
+    assert together.round(posts) == 0
+    assert told.events == {name: scored([chunk], name, engine) for name, chunk in stretches.items()}
+    assert together.windows == 4 * 16 and not any(post.ended for post in posts)
+
+
+def test_a_backlog_is_scored_in_batches_and_told_as_it_goes(excerpt: Chunk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(engine: Engine, windows: Sequence[Samples]) -> Samples:
+        sizes.append(len(windows))
+        return score(engine, windows)
+
+    monkeypatch.setattr(worker, "score", counted)
+    told = _Told()
+    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+    for frame in frames(excerpt):
+        post.inbox.put(_arrival(frame))
+    assert one.round([post]) == 2700
+    # The last of 261 needs the end of the stream.
+    assert max(sizes) <= 64 and sum(sizes) == one.windows == 260
+    assert told.events["one"] == scored([excerpt], "one", engine, ended=False)
+
+
+def test_what_comes_right_before_the_end_of_a_source_is_not_flushed_away(excerpt: Chunk, engine: Engine) -> None:
+    """The end is set by another thread, while a round that has already taken what waited goes on."""
+    chunk, told = between(excerpt, 0, 25), _Told()
+    sent = frames(chunk)
+    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+
+    class Late(Inbox):
+        def take(self) -> list[Arrival]:
+            taken = super().take()
+            if sent:
+                self.put(_arrival(b"".join(sent)))
+                sent.clear()
+                post.ended = True
+            return taken
+
+    post.inbox = Late(lambda: None)
+    for frame in sent[:100]:
+        post.inbox.put(_arrival(frame))
+    del sent[:100]
+    while one.round([post]):
+        pass
+    assert told.events["one"] == scored([chunk], "one", engine)
+
+
+class _Faulty(FrameDecoder):
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        raise ZeroDivisionError("a fault of ours")
+
+
+def test_a_fault_of_ours_in_one_source_does_not_silence_the_others(stretches: dict[str, Chunk], engine: Engine) -> None:
+    told = _Told()
+    names = ["faulty", *stretches]
+    one, posts = Worker(engine, told), _posts(names, engine, faulty=lambda: _Faulty(WIRING))
+    for post in posts:
+        for frame in frames(stretches[post.live.name]) if post.live.name in stretches else [b"1", b"2"]:
+            post.inbox.put(_arrival(frame))
+        post.ended = True
+    one.round(posts)
+    assert one.crashes == 2
+    assert told.events == {name: scored([chunk], name, engine) for name, chunk in stretches.items()}
+
+
+def test_an_event_has_the_time_of_day_at_which_its_sample_came(excerpt: Chunk, engine: Engine) -> None:
+    told = _Told()
+    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+    for i, frame in enumerate(frames(between(excerpt, 0, 12))):
+        post.inbox.put(_arrival(frame, 0.1 * (i + 1)))
+        one.round([post])
+    begun_s = 1.7e9
+    at_s = [message["at_s"] for message in told.events["one"]]
+    assert told.times_s == pytest.approx([begun_s + at for at in at_s], abs=1e-3)
+
+
+# Publisher
+
+SCORES = Scores("bed-1", 12.0, {"asystole": 0.9}, {"II": "good"})
+ALERT = Alert("id", "bed-1", "asystole", "high", "raised", 12.0, 10.0, 0.9, ((12.0, 0.9),))
+
+
+def _published(tell: Callable[[Publisher], None]) -> list[tuple[str, Json, int, bool]]:
+    sent: list[tuple[str, Json, int, bool]] = []
+    tell(Publisher("clinic/ecg", "ward", lambda topic, payload, qos, retain: sent.append((topic, json.loads(payload), qos, retain))))
+    return sent
+
+
+def test_scores_go_out_once_and_alerts_surely_with_their_state_retained() -> None:
+    (scores,) = _published(lambda publisher: publisher.tell("bed-1", SCORES, 1.7e9))
+    assert (scores[0], *scores[2:]) == ("clinic/ecg/ward/bed-1/scores", 0, False)
+    news, state = _published(lambda publisher: publisher.tell("bed-1", ALERT, 1.7e9))
+    assert (news[0], *news[2:]) == ("clinic/ecg/ward/bed-1/alert", 1, False)
+    assert (state[0], *state[2:]) == ("clinic/ecg/ward/bed-1/alert/asystole", 1, True)
+    assert news[1] == state[1]
+
+
+@pytest.mark.parametrize("event", [SCORES, ALERT])
+def test_every_event_says_its_schema_its_site_and_the_time(event: Event) -> None:
+    for _, message, _, _ in _published(lambda publisher: publisher.tell("bed-1", event, 1_700_000_000.12345)):
+        assert (message["schema"], message["site"], message["source"], message["time"]) == (SCHEMA, "ward", "bed-1", 1_700_000_000.123)
+
+
+def test_states_are_retained_and_the_will_is_what_an_orderly_end_says() -> None:
+    (status,) = _published(lambda publisher: publisher.tell_status("bed-1", "stalled", "why", 1.7e9, {"lost": 3}))
+    assert (status[0], *status[2:]) == ("clinic/ecg/ward/bed-1/status", 1, True)
+    assert (status[1]["schema"], status[1]["state"], status[1]["why"], status[1]["lost"]) == (SCHEMA, "stalled", "why", 3)
+    (online,), (offline,) = (_published(partial(Publisher.tell_site, online=state)) for state in (True, False))
+    assert online[0] == offline[0] == "clinic/ecg/ward/status" and online[2:] == offline[2:] == (1, True)
+    assert (online[1]["state"], offline[1]["state"]) == ("online", "offline")
+    topic, payload = Publisher("clinic/ecg", "ward", lambda *message: None).will
+    assert (topic, json.loads(payload)) == offline[:2]
+
+
+@pytest.mark.parametrize(
+    ("topic", "owned"),
+    [
+        ("cardiogloss/home/a/scores", True), ("cardiogloss/home/status", True), ("cardiogloss/home/a/alert/vf", True),
+        ("cardiogloss/home/a/ecg", False), ("cardiogloss/other/a/scores", False), ("wearables/a", False),
+    ],
+)  # fmt: skip
+def test_only_topics_that_go_out_are_owned(topic: str, owned: bool) -> None:
+    assert Publisher("cardiogloss", "home", lambda *message: None).owns(topic) is owned
+
+
+# Health
+
+
+def _source(name: str, state: Any, required: bool = True, why: str | None = None) -> SourceHealth:
+    return SourceHealth(name, state, required, why, {}, 0, 0, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("broker", "sources", "missing"),
+    [
+        (True, [_source("a", "online")], []),
+        (None, [_source("a", "online"), _source("b", "offline", required=False)], []),
+        (False, [_source("a", "online")], ["the broker cannot be reached"]),
+        (True, [_source("a", "stalled", why="no cable"), _source("b", "offline")], ["a is stalled: no cable", "b is offline"]),
+        (True, [], ["no source has sent anything yet"]),
+    ],
+)
+def test_what_keeps_it_from_being_ready_is_said_in_words(broker: bool | None, sources: list[SourceHealth], missing: list[str]) -> None:
+    assert Health("bundle", True, broker, tuple(sources), 0, 0, 0, 0, {}).missing == missing
+
+
+# Reader
+
+
+class _Scripted(Transport):
+    """A line that gives what it is told to: bytes, or an error to raise. At the end of the script it is silent."""
+
+    name = "scripted"
+
+    def __init__(self, *script: bytes | BaseException, can_wait: bool = False) -> None:
+        self.can_wait = can_wait
+        self.opens, self.closes = 0, 0
+        self._script = list(script)
+
+    def open(self) -> None:
+        self.opens += 1
+
+    def read(self, timeout_s: float) -> bytes:
+        step = self._script.pop(0) if self._script else b""
+        if isinstance(step, BaseException):
+            raise step
+        if not step:
+            time.sleep(timeout_s)
+        return step
+
+    def close(self) -> None:
+        self.closes += 1
+
+
+def _read(transport: _Scripted, inbox: Inbox, known: Callable[[Reader], object]) -> Reader:
+    reader = Reader("one", transport, inbox)
+    reader.start()
+    try:
+        wait_for(partial(known, reader), "the reader")
+    finally:
+        reader.stop()
+        reader.join()
+    assert transport.opens == transport.closes
+    return reader
+
+
+def test_a_reader_marks_the_first_bytes_of_each_opening() -> None:
+    transport, inbox = _Scripted(b"a", b"b", OSError(errno.EIO, "unplugged"), b"c", b"d"), Inbox(lambda: None)
+    reader = _read(transport, inbox, lambda reader: inbox.held_bytes == 4)
+    assert [(one.data, one.opened) for one in inbox.take()] == [(b"a", True), (b"b", False), (b"c", True), (b"d", False)]
+    assert (reader.opened, reader.problem, reader.failed, reader.ended) == (2, None, False, False)
+
+
+def test_a_reader_tells_why_a_line_failed_until_bytes_come_again() -> None:
+    transport = _Scripted(b"a", OSError(errno.EIO, "unplugged"))
+    reader = _read(transport, Inbox(lambda: None), lambda reader: reader.problem)
+    assert "unplugged" in str(reader.problem)
+
+
+def test_a_reader_counts_only_the_time_in_which_it_listened_as_silence() -> None:
+    inbox = Inbox(lambda: None)
+    _read(_Scripted(b"a", b"", b"", b"", b"b", b"c"), inbox, lambda reader: inbox.held_bytes == 3)
+    first, second, third = inbox.take()
+    assert first.silent_s == 0 and third.silent_s == 0
+    assert 0.29 < second.silent_s <= 0.31 < second.at_s - first.at_s + 0.05
+
+
+def test_a_reader_ends_with_its_file_and_never_drops_what_can_wait() -> None:
+    data = [bytes([i]) * 50_000 for i in range(60)]
+    inbox, taken = Inbox(lambda: None), list[bytes]()
+
+    def ended(reader: Reader) -> bool:
+        taken.extend(arrival.data for arrival in inbox.take())
+        return reader.ended
+
+    reader = _read(_Scripted(*data, EndOfStream("over"), can_wait=True), inbox, ended)
+    taken.extend(arrival.data for arrival in inbox.take())
+    assert reader.ended and taken == data and inbox.dropped_bytes == 0
+
+
+@pytest.mark.parametrize(("can_wait", "opens"), [(False, 2), (True, 1)])
+def test_a_stalled_line_is_opened_anew_but_never_a_file_which_would_begin_again(can_wait: bool, opens: int) -> None:
+    transport = _Scripted(b"a", can_wait=can_wait)
+    inbox = Inbox(lambda: None)
+    reader = Reader("one", transport, inbox)
+    reader.start()
+    wait_for(lambda: inbox.held_bytes, "the bytes")
+    reader.reopen("nothing came")
+    wait_for(lambda: transport.opens == opens, "the line to be opened anew")
+    time.sleep(0.5 if can_wait else 0)
+    assert transport.closes == opens - 1
+    reader.stop()
+    reader.join()
+    assert reader.problem == "nothing came"
+
+
+# Roster
+
+
+class _Virtual:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def _roster(engine: Engine, clock: _Virtual, *sources: Source) -> Roster:
+    roster = Roster(engine, lambda: None, monotonic_s=clock)
+    roster.apply(Config(source=sources))
+    return roster
+
+
+def test_other_words_about_the_same_state_are_told_only_now_and_then(engine: Engine) -> None:
+    """What is wrong with a message may differ from one to the next."""
+    clock = _Virtual()
+    roster, told = _roster(engine, clock, Source(mqtt="+/ecg")), list[str | None]()
+    scorer = Worker(engine, lambda *event: None)
+    for i in range(100):
+        clock.now_s += 0.25
+        roster.hear("a/ecg", b"?" * (i + 1) + b"{", False)
+        roster.hear("a/ecg", json.dumps({"hz": 1 + i / 10, "leads": ["I"], "mv": [0]}).encode(), False)
+        scorer.round(roster.posts())
+        told += [watched.why for watched in roster.tick(clock.now_s)]
+    assert len(told) == 25 // 5 and len(set(told)) == len(told) and all(told)
+
+
+def test_one_name_is_one_topic_and_a_retained_message_is_none(engine: Engine) -> None:
+    roster = _roster(engine, _Virtual(), Source(mqtt="+/+/ecg"))
+    roster.hear("a/b-c/ecg", b"1", False)
+    roster.hear("a-b/c/ecg", b"2", False)
+    roster.hear("new/one/ecg", b"3", True)
+    assert [watched.name for watched in roster.watched()] == ["a-b-c"] and roster.ignored == 2
+
+
+def test_a_source_that_came_and_stalled_says_what_to_check(engine: Engine, excerpt: Chunk) -> None:
+    clock = _Virtual()
+    roster, scorer = _roster(engine, clock, Source(name="one", mqtt="one/ecg")), Worker(engine, lambda *event: None)
+    for frame in frames(between(excerpt, 0, 1)):
+        roster.hear("one/ecg", frame, False)
+    scorer.round(roster.posts())
+    assert [watched.state for watched in roster.tick(clock.now_s)] == ["online"]
+    clock.now_s += 5.1
+    (watched,) = roster.tick(clock.now_s)
+    assert watched.state == "stalled" and "device sends" in str(watched.why)
