@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import queue
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +24,10 @@ from .check import must_fit
 from .config import Config, Http, Mqtt, read_config
 from .health import Health, app
 from .log import configure_log
-from .publish import Publisher
+from .publish import Publisher, StandardOutput
 from .roster import Roster, Watched
 from .scribe import Scribe
+from .supervisor import Supervisor
 from .systemd import notify
 from .transport.mqtt import Broker
 from .worker import Worker
@@ -45,17 +47,19 @@ class Daemon:
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
         self._config = config
+        self._supervisor = Supervisor()
+        self._output = StandardOutput()
         self._broker = self._connect(config)
-        self._publisher = Publisher(_prefix(config), config.site, self._broker.publish if self._broker else _print_line)
+        self._publisher = Publisher(_prefix(config), config.site, self._broker.publish if self._broker else self._output.send)
         self._wake = threading.Event()
-        self._worker = Worker(_open_engine(config, path), self._publisher.tell)
-        self._scribe = Scribe()
-        self._roster = Roster(self._worker.engine, self._wake.set, self._publisher.owns, self._scribe)
+        self._worker = Worker(_open_engine(config, path), self._publisher.tell, self._supervisor)
+        self._scribe = Scribe(self._supervisor)
+        self._roster = Roster(self._worker.engine, self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
         self._scoring = threading.Thread(target=self._score, name="score")
         self._draining = threading.Event()
         self._over = asyncio.Event()
-        self._failure: BaseException | None = None
-        self._new_engine: Engine | None = None
+        self._has_failed = False
+        self._new_engines: queue.SimpleQueue[Engine] = queue.SimpleQueue()
         self._connected = threading.Event()
         self._filters: set[str] = set()
         self._reloads = 0
@@ -75,14 +79,16 @@ class Daemon:
             bundle=str(self._config.model.bundle),
         )
         while not self._over.is_set():
-            self._tick(time.monotonic())
+            self._supervisor.guard("tick", self._tick)
             await asyncio.sleep(_TICK_S)
         notify("STOPPING=1")
         await asyncio.to_thread(self._stop)
         if web:
             web.should_exit = True
         log.info("stopped", windows=self._worker.windows)
-        return 1 if self._failure else 0
+        if self._output.is_closed:
+            raise BrokenPipeError("whoever read standard output has gone")
+        return 1 if self._has_failed else 0
 
     def health(self) -> Health:
         """The state of everything, now."""
@@ -93,7 +99,7 @@ class Daemon:
             sources=tuple(watched.health() for watched in self._roster.watched()),
             windows=self._worker.windows,
             rounds=self._worker.rounds,
-            crashes=self._worker.crashes,
+            crashes=self._supervisor.faults,
             reloads=self._reloads,
             messages={**_counts(self._broker), "ignored": self._roster.ignored},
         )
@@ -112,33 +118,34 @@ class Daemon:
         self._wake.set()
         self._scoring.join()
         self._scribe.close()
-        self._tell_changes(time.monotonic())
+        self._supervisor.guard("farewell", self._tell_changes)
         self._publisher.tell_site(online=False)
         if self._broker:
             self._broker.stop()
         self._worker.engine.close()
 
     def _score(self) -> None:
-        """The scoring thread. It ends when it is told to and nothing waits, or by a failure, which ends the daemon."""
-        try:
-            while not self._draining.is_set() or self._worker.round(self._roster.posts()):
-                self._wake.wait(0.5)
-                self._wake.clear()
-                self._change_engine()
-                self._worker.round(self._roster.posts())
-        except BundleError as error:
-            self._failure = error
+        """The scoring thread. It ends when it is told to and nothing waits, or by a failure of the engine, which ends the daemon."""
+        self._has_failed = not self._supervisor.guard("scoring", self._score_all)
+
+    def _score_all(self) -> bool:
+        while not self._draining.is_set() or self._worker.round(self._roster.posts()):
+            self._wake.wait(0.5)
+            self._wake.clear()
+            self._change_engine()
+            self._worker.round(self._roster.posts())
+        return True
 
     def _change_engine(self) -> None:
         """Between two rounds, so that no window meets another model than it was cut for."""
-        engine, self._new_engine = self._new_engine, None
-        if engine is not None:
+        while not self._new_engines.empty():
             self._worker.engine.close()
-            self._worker.engine = engine
-            self._roster.rescore(engine)
+            self._worker.engine = self._new_engines.get()
+            self._roster.rescore(self._worker.engine)
 
-    def _tick(self, now_s: float) -> None:
-        self._tell_changes(now_s)
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        self._tell_changes()
         if self._connected.is_set():
             self._connected.clear()
             self._publisher.tell_site(online=True)
@@ -148,15 +155,19 @@ class Daemon:
             for watched in self._roster.watched():
                 self._tell_status(watched)
         self._feed_watchdog(now_s)
-        if self._roster.ended or not self._scoring.is_alive():
+        if self._roster.ended or self._output.is_closed or not self._scoring.is_alive():
             self._over.set()
 
-    def _tell_changes(self, now_s: float) -> None:
-        for watched in self._roster.tick(now_s):
-            log.warning("source " + watched.state, source=watched.name, why=watched.why, **watched.post.live.accounts())
+    def _tell_changes(self) -> None:
+        for watched in self._roster.tick(time.monotonic()):
+            level = logging.INFO if watched.state == "online" and not watched.why else logging.WARNING
+            log.log(level, "source " + watched.state, source=watched.name, why=watched.why, **watched.post.live.accounts())
             self._tell_status(watched)
 
     def _tell_status(self, watched: Watched) -> None:
+        """Not kept for a broker that is away: it hears all of them when it is back."""
+        if self._broker and not self._broker.connected:
+            return
         self._publisher.tell_status(watched.name, watched.state, watched.why, time.time(), watched.post.live.accounts())
 
     def _feed_watchdog(self, now_s: float) -> None:
@@ -186,18 +197,20 @@ class Daemon:
         try:
             config = read_config(self._path)
             engine = _open_engine(config, self._path) if config.model != self._config.model else None
+            self._apply(config, engine)
         except (ConfigError, BundleError) as error:
             log.error("config not reloaded", why=str(error))
-        else:
-            self._apply(config, engine)
-        notify("READY=1")
+        finally:
+            notify("READY=1")
 
     def _apply(self, config: Config, engine: Engine | None) -> None:
         for table in ("site", "mqtt", "http", "log"):
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
         self._roster.apply(config)
-        self._config, self._new_engine = config, engine
+        self._config = config
+        if engine:
+            self._new_engines.put(engine)
         self._subscribe()
         self._reloads += 1
         log.info("config reloaded", sources=[watched.name for watched in self._roster.watched()])
@@ -205,7 +218,7 @@ class Daemon:
     def _connect(self, config: Config) -> Broker | None:
         if config.mqtt is None:
             return None
-        will = Publisher(config.mqtt.prefix, config.site, _print_line).will
+        will = Publisher(config.mqtt.prefix, config.site, self._output.send).will
         client_id = config.mqtt.client_id or f"cardiogloss-{config.site}"
         return Broker(config.mqtt, client_id, config.mqtt.password(), will, on_message=self._on_message, on_state=self._on_state)
 
@@ -222,7 +235,7 @@ class Daemon:
         self._roster.hear(topic, payload, retained)
 
     def _on_state(self, connected: bool, why: str) -> None:
-        log.log(20 if connected else 30, "broker " + ("connected" if connected else "lost"), why=why)
+        log.log(logging.INFO if connected else logging.WARNING, "broker " + ("connected" if connected else "lost"), why=why)
         if connected:
             self._connected.set()
 
@@ -263,14 +276,6 @@ def _counts(broker: Broker | None) -> dict[str, int]:
 
 def _prefix(config: Config) -> str:
     return config.mqtt.prefix if config.mqtt else Mqtt().prefix
-
-
-def _print_line(topic: str, payload: str, qos: int, retain: bool) -> None:
-    """Without a broker the messages go to standard output, a line each; an alert's retained state would only repeat it."""
-    if retain and "/alert/" in topic:
-        return
-    sys.stdout.write(payload + "\n")
-    sys.stdout.flush()
 
 
 def serve(path: Path) -> int:

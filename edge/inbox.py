@@ -12,7 +12,7 @@ from .clock import Arrival
 MOST_BYTES = 1 << 21
 """Half a minute of twelve leads even as JSON: whoever is later than that is better served by what comes now."""
 
-_OVERHEAD_BYTES = 256
+OVERHEAD_BYTES = 256
 
 LITTLE_BYTES = 1 << 16
 """Enough to keep the program busy, and scored in a few seconds."""
@@ -66,4 +66,4 @@ class Inbox:
 
 def _size(arrival: Arrival) -> int:
     """With what it takes to remember it, so that a flood of empty messages has a bound too."""
-    return len(arrival.data) + _OVERHEAD_BYTES
+    return len(arrival.data) + OVERHEAD_BYTES

@@ -16,6 +16,7 @@ from .config import Config, Source
 from .decode.chunk import Chunk
 from .inbox import Inbox
 from .reader import Reader
+from .supervisor import Supervisor
 from .transport.mqtt import Broker
 from .transport.open import open_transport
 
@@ -54,7 +55,7 @@ def _line(config: Config, source: Source, inbox: Inbox) -> Iterator[Reader | Non
         with _subscribed(config, source, inbox):
             yield None
         return
-    reader = Reader(source.name, transport, inbox)
+    reader = Reader(source.name, transport, inbox, Supervisor())
     reader.start()
     try:
         yield reader

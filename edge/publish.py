@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,8 @@ from .score import Scores
 
 SCHEMA = 1
 """The version of every message that goes out."""
+
+_OUTGOING = re.compile(r"status|[^/]+/(scores|vitals|status|alert|alert/[^/]+)")
 
 Send = Callable[[str, str, int, bool], object]
 """topic, payload, QoS, retained"""
@@ -56,10 +60,28 @@ class Publisher:
 
     def owns(self, topic: str) -> bool:
         """Whether this topic is one of ours going out, so that a wide subscription does not feed us our own words."""
-        return topic.startswith(f"{self._root}/") and not topic.endswith("/ecg")
+        return _OUTGOING.fullmatch(topic.removeprefix(f"{self._root}/")) is not None and topic.startswith(f"{self._root}/")
 
     def _site_state(self, state: str) -> str:
         return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state})
+
+
+class StandardOutput:
+    """Where messages go without a broker, a line each; an alert's retained state would only repeat it."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        """Whether whoever read it has gone."""
+
+    def send(self, topic: str, payload: str, qos: int, retain: bool) -> None:
+        """After the reader has gone it does nothing."""
+        if self.is_closed or (retain and "/alert/" in topic):
+            return
+        try:
+            sys.stdout.write(payload + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.is_closed = True
 
 
 def _json(message: dict[str, Any]) -> str:

@@ -61,13 +61,11 @@ class Reader:
 
     def _run(self) -> None:
         while not self._stop.is_set() and not self.ended:
-            faults = self._supervisor.faults
-            self._supervisor.guard(self._source, self._try_line)
-            if self._supervisor.faults > faults:
-                self._tell("a fault of cardiogloss; see the log")
+            if not self._supervisor.guard(self._source, self._try_line):
+                self._tell("a fault of cardiogloss; see its log")
             self._stop.wait(0 if self.ended else self._backoff.next_s())
 
-    def _try_line(self) -> None:
+    def _try_line(self) -> bool:
         try:
             self._transport.open()
             self._listen()
@@ -77,6 +75,7 @@ class Reader:
             self._tell(str(error))
         finally:
             self._transport.close()
+        return True
 
     def _tell(self, problem: str) -> None:
         """Once for each new problem, so that a missing port does not fill the disk with its story."""

@@ -22,14 +22,19 @@ from .pipeline import Options, Pipeline
 from .reader import Reader
 from .record import Recorder
 from .scribe import Recording, Scribe
+from .supervisor import Supervisor
 from .transport.open import open_transport
+from .transport.stream import Transport
 from .worker import Post
 
+LONGEST_NAME = 64
+"""Of a source; a longer topic level is refused."""
 MOST_DISCOVERED = 512
 """More topics than this are noise, or an attack."""
 FORGET_S = 3600.0
 """A discovered source that was silent for so long is no longer watched."""
 
+_FAREWELL_S = 1.0
 _UNITS_PER_MV = 1000.0
 """Of a recording, where the device's messages say no scale once for all."""
 
@@ -86,6 +91,7 @@ class Roster:
     """All sources. Its methods may be called by any thread."""
 
     engine: Engine
+    supervisor: Supervisor
     wake: Callable[[], object]
     """Called when something waits to be scored."""
     ignore: Callable[[str], bool] = lambda topic: False
@@ -105,15 +111,18 @@ class Roster:
 
     def apply(self, config: Config) -> None:
         """Watch what this config names. A source whose table is the same goes on undisturbed."""
+        transports = {source.name: open_transport(source) for source in config.source}
         with self._lock:
             same_record = self.config is None or self.config.record == config.record
             kept = {source for source in config.source if same_record or not source.record}
-            self._leave([watched for watched in self._watched.values() if watched.config not in kept])
+            gone = [one for one in self._watched.values() if one.config not in kept or (one.topic and one.name in transports)]
+            self._remove(gone)
             self.config = config
-            self._by_topic.clear()
+        self._flush(gone)
+        with self._lock:
             for source in config.source:
                 if source.name and source.name not in self._watched:
-                    self._watch(source, source.name)
+                    self._watch(source, source.name, transports[source.name])
 
     def rescore(self, engine: Engine) -> None:
         """Score with another model from the next round on."""
@@ -124,14 +133,14 @@ class Roster:
 
     def hear(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message of a device. A retained one is old and no part of the stream."""
+        now_s, time_s = self.monotonic_s(), self.since_1970_s()
         watched = None if retained or self.ignore(topic) else self._route(topic)
         if watched is None:
             self.ignored += 1
             return
-        now_s = self.monotonic_s()
         silent_s = now_s - watched.heard_s if watched.heard_s is not None else 0.0
         watched.heard_s = now_s
-        watched.post.inbox.put(Arrival(payload, now_s, self.since_1970_s(), silent_s))
+        watched.post.inbox.put(Arrival(payload, now_s, time_s, silent_s))
 
     def posts(self) -> list[Post]:
         """What the next round is to look after, with the sources that leave."""
@@ -148,20 +157,27 @@ class Roster:
         """Look at every source; those of which there is news. A stalled line is opened anew."""
         changed = [watched for watched in self.watched() if _look_at(watched, now_s)]
         with self._lock:
-            self._leave([watched for watched in self._watched.values() if _is_forgotten(watched, now_s)])
+            forgotten = [watched for watched in self._watched.values() if _is_forgotten(watched, now_s)]
+            self._remove(forgotten)
+        self._flush(forgotten)
+        with self._lock:
             gone, self._gone = self._gone, []
-        return changed + gone
+            left = [watched for watched in gone if watched.name not in self._watched]
+        return left + changed
 
     @property
     def ended(self) -> bool:
         """Whether no source will ever send again."""
-        watched = self.watched()
-        return bool(watched) and all(one.reader and one.reader.ended for one in watched)
+        if self.config is None or any(source.mqtt for source in self.config.source):
+            return False
+        return all(watched.reader and watched.reader.ended for watched in self.watched())
 
     def leave_all(self) -> None:
         """Stop listening; what waits can still be scored by one more round."""
         with self._lock:
-            self._leave(list(self._watched.values()))
+            leaving = list(self._watched.values())
+            self._remove(leaving)
+        self._flush(leaving)
 
     def _route(self, topic: str) -> Watched | None:
         with self._lock:
@@ -173,8 +189,9 @@ class Roster:
             return self._by_topic[topic]
 
     def _find(self, topic: str) -> Watched | None:
+        """The source that names this topic, else the one whose wildcard takes it."""
         assert self.config is not None
-        for source in self.config.source:
+        for source in sorted(self.config.source, key=lambda source: source.has_wildcards):
             name = source.name_of(topic)
             if name is not None:
                 return self._discover(source, name, topic)
@@ -185,36 +202,42 @@ class Roster:
         known = self._watched.get(name)
         if known:
             return known if known.topic in (None, topic) and known.config == source else None
-        if len(self._watched) >= MOST_DISCOVERED:
+        if len(self._watched) >= MOST_DISCOVERED or len(name) > LONGEST_NAME:
             return None
         log.info("source discovered", source=name, topic=topic)
-        watched = self._watch(source, name)
+        watched = self._watch(source, name, None)
         watched.topic = topic
         return watched
 
-    def _watch(self, source: Source, name: str) -> Watched:
+    def _watch(self, source: Source, name: str, transport: Transport | None) -> Watched:
         device, wiring = source.kind, source.wiring()
         inbox = Inbox(self.wake)
         live = Live(name, partial(device.decoder, wiring), self._pipeline(name), self._recording(source, name))
-        transport = open_transport(source)
-        reader = Reader(name, transport, inbox) if transport else None
+        reader = Reader(name, transport, inbox, self.supervisor) if transport else None
         watched = self._watched[name] = Watched(source, name, Post(live, inbox), reader, self.monotonic_s())
         if reader:
             reader.start()
         return watched
 
-    def _leave(self, leaving: list[Watched]) -> None:
-        readers = [watched.reader for watched in leaving if watched.reader]
-        for reader in readers:
-            reader.stop()
-        for reader in readers:
-            reader.join()
+    def _remove(self, leaving: list[Watched]) -> None:
+        """Nothing new reaches them. Called with the lock."""
         for watched in leaving:
+            if watched.reader:
+                watched.reader.stop()
             del self._watched[watched.name]
-            watched.post.ended, watched.state = True, "offline"
-            self._left.append(watched.post)
+            watched.state = "offline"
         self._gone += leaving
         self._by_topic.clear()
+
+    def _flush(self, leaving: list[Watched]) -> None:
+        """What waits is for one more round, once their lines are closed. Called without the lock, as those who bring bytes need it."""
+        until_s = time.monotonic() + _FAREWELL_S
+        for watched in leaving:
+            if watched.reader:
+                watched.reader.join(max(until_s - time.monotonic(), 0.0))
+            watched.post.ended = True
+        with self._lock:
+            self._left += [watched.post for watched in leaving]
         self.wake()
 
     def _pipeline(self, name: str) -> Pipeline:

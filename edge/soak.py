@@ -19,6 +19,7 @@ from .load import resident_mb
 from .publish import Publisher
 from .roster import Roster
 from .simulate import Piece, pieces, plan
+from .supervisor import Supervisor
 from .transport.file import open_recording
 from .worker import Worker
 
@@ -56,8 +57,9 @@ def soak(recording: Path, hours: float = 24.0, sources: int = 2) -> Growth:
     told = [0]
     with open_engine(Bundle.read(SHIPPED_BUNDLE)) as engine:
         publisher = Publisher("cardiogloss", "soak", lambda topic, payload, qos, retain: told.append(told.pop() + 1))
-        worker = Worker(engine, publisher.tell)
-        roster = Roster(engine, lambda: None, publisher.owns, monotonic_s=clock, since_1970_s=clock)
+        supervisor = Supervisor()
+        worker = Worker(engine, publisher.tell, supervisor)
+        roster = Roster(engine, supervisor, lambda: None, publisher.owns, monotonic_s=clock, since_1970_s=clock)
         roster.apply(Config(source=(Source(mqtt="cardiogloss/soak/+/ecg"),)))
         streams = [pieces(recorded, frame, plan(recorded, frame), repeat=True) for _ in range(sources)]
         memory = list(_run(roster, worker, publisher, streams, clock, hours))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,12 +19,15 @@ class Supervisor:
     def __init__(self) -> None:
         self.faults = 0
         """How often work ended so."""
+        self._of: Counter[str] = Counter()
 
     def guard(self, what: str, work: Callable[[], T]) -> T | None:
-        """Do it; `what` names it in the log."""
+        """Do it; `what` names it in the log, the first time, the tenth, the hundredth."""
         try:
             return work()
         except Exception:
             self.faults += 1
-            log.exception("a fault of cardiogloss, please report it", at=what)
+            self._of[what] += 1
+            if str(self._of[what]).strip("0") == "1":
+                log.exception("a fault of cardiogloss, please report it", at=what, times=self._of[what])
             return None

@@ -40,7 +40,7 @@ def test_the_edge_starts_without_heavy_packages() -> None:
     assert not loaded & HEAVY
 
 
-SUPERVISOR = "edge/worker.py"
+SUPERVISOR = "edge/supervisor.py"
 
 
 def test_no_module_prints_and_only_the_supervisor_catches_everything() -> None:

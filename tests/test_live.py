@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,20 +25,24 @@ from edge.clock import Arrival
 from edge.config import Config, Source
 from edge.decode.chunk import Chunk
 from edge.decode.device import Decoder, Wiring
+from edge.decode.devices import device
 from edge.decode.frame import FrameDecoder
 from edge.health import Health, SourceHealth
-from edge.inbox import LITTLE_BYTES, Inbox
+from edge.inbox import LITTLE_BYTES, OVERHEAD_BYTES, Inbox
 from edge.live import Live
 from edge.message import to_message
 from edge.pipeline import Event, Pipeline, score
-from edge.publish import SCHEMA, Publisher
+from edge.publish import SCHEMA, Publisher, StandardOutput
 from edge.reader import Reader
+from edge.record import Recorder
 from edge.roster import Roster
 from edge.score import Scores
+from edge.scribe import Recording, Scribe
+from edge.supervisor import Supervisor
 from edge.transport.stream import EndOfStream, Transport
 from edge.worker import Post, Worker
 from kernels.engine import Engine
-from kernels.signal import Samples
+from kernels.signal import LEADS, Samples
 
 from .broker import wait_for
 from .daemon import Json, between, frames, scored
@@ -50,12 +57,12 @@ def _arrival(data: bytes, at_s: float = 0.0, **more: Any) -> Arrival:
 # Inbox
 
 
-@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 100))
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(1, 3000))
 def test_an_inbox_keeps_the_newest_within_its_bound_and_counts_the_rest(data: list[bytes], bound: int) -> None:
     inbox = Inbox(lambda: None, bound)
     for i, one in enumerate(data):
         inbox.put(_arrival(one, i))
-        assert inbox.held_bytes <= max(bound, len(one))
+        assert inbox.held_bytes <= max(bound, len(one) + OVERHEAD_BYTES)
     oldest_s = inbox.oldest_s
     taken = inbox.take()
     assert [one.data for one in taken] == data[len(data) - len(taken) :]
@@ -64,13 +71,20 @@ def test_an_inbox_keeps_the_newest_within_its_bound_and_counts_the_rest(data: li
     assert oldest_s == (taken[0].at_s if taken else None)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30), st.integers(1, 100))
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=30), st.integers(1, 3000))
 def test_what_follows_dropped_bytes_says_that_something_is_missing(data: list[bytes], bound: int) -> None:
     inbox = Inbox(lambda: None, bound)
     for one in data:
         inbox.put(_arrival(one))
     taken = inbox.take()
     assert [one.opened for one in taken] == [bool(inbox.dropped_bytes), *[False] * (len(taken) - 1)]
+
+
+def test_a_flood_of_empty_messages_has_a_bound_too() -> None:
+    inbox = Inbox(lambda: None, 10_000)
+    for _ in range(1000):
+        inbox.put(_arrival(b""))
+    assert len(inbox.take()) <= 10_000 // OVERHEAD_BYTES
 
 
 def test_an_inbox_wakes_who_scores_and_has_room_again_once_that_was_taken() -> None:
@@ -149,7 +163,7 @@ def stretches(excerpt: Chunk) -> dict[str, Chunk]:
 def test_sources_scored_together_are_told_what_each_is_told_alone(size: int, stretches: dict[str, Chunk], engine: Engine) -> None:
     """However much comes at once; and a round with more windows than a batch is still in order."""
     told = _Told()
-    together, posts = Worker(engine, told), _posts(list(stretches), engine)
+    together, posts = Worker(engine, told, Supervisor()), _posts(list(stretches), engine)
     sent = [frames(chunk) for chunk in stretches.values()]
     for at in range(0, 250, size):
         for post, data in zip(posts, sent, strict=True):
@@ -172,7 +186,7 @@ def test_a_backlog_is_scored_in_batches_and_told_as_it_goes(excerpt: Chunk, engi
 
     monkeypatch.setattr(worker, "score", counted)
     told = _Told()
-    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
     for frame in frames(excerpt):
         post.inbox.put(_arrival(frame))
     assert one.round([post]) == 2700
@@ -185,7 +199,7 @@ def test_what_comes_right_before_the_end_of_a_source_is_not_flushed_away(excerpt
     """The end is set by another thread, while a round that has already taken what waited goes on."""
     chunk, told = between(excerpt, 0, 25), _Told()
     sent = frames(chunk)
-    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
 
     class Late(Inbox):
         def take(self) -> list[Arrival]:
@@ -213,19 +227,19 @@ class _Faulty(FrameDecoder):
 def test_a_fault_of_ours_in_one_source_does_not_silence_the_others(stretches: dict[str, Chunk], engine: Engine) -> None:
     told = _Told()
     names = ["faulty", *stretches]
-    one, posts = Worker(engine, told), _posts(names, engine, faulty=lambda: _Faulty(WIRING))
+    one, posts = Worker(engine, told, Supervisor()), _posts(names, engine, faulty=lambda: _Faulty(WIRING))
     for post in posts:
         for frame in frames(stretches[post.live.name]) if post.live.name in stretches else [b"1", b"2"]:
             post.inbox.put(_arrival(frame))
         post.ended = True
     one.round(posts)
-    assert one.crashes == 2
+    assert one.supervisor.faults == 2
     assert told.events == {name: scored([chunk], name, engine) for name, chunk in stretches.items()}
 
 
 def test_an_event_has_the_time_of_day_at_which_its_sample_came(excerpt: Chunk, engine: Engine) -> None:
     told = _Told()
-    one, (post,) = Worker(engine, told), _posts(["one"], engine)
+    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
     for i, frame in enumerate(frames(between(excerpt, 0, 12))):
         post.inbox.put(_arrival(frame, 0.1 * (i + 1)))
         one.round([post])
@@ -333,7 +347,7 @@ class _Scripted(Transport):
 
 
 def _read(transport: _Scripted, inbox: Inbox, known: Callable[[Reader], object]) -> Reader:
-    reader = Reader("one", transport, inbox)
+    reader = Reader("one", transport, inbox, Supervisor())
     reader.start()
     try:
         wait_for(partial(known, reader), "the reader")
@@ -346,7 +360,7 @@ def _read(transport: _Scripted, inbox: Inbox, known: Callable[[Reader], object])
 
 def test_a_reader_marks_the_first_bytes_of_each_opening() -> None:
     transport, inbox = _Scripted(b"a", b"b", OSError(errno.EIO, "unplugged"), b"c", b"d"), Inbox(lambda: None)
-    reader = _read(transport, inbox, lambda reader: inbox.held_bytes == 4)
+    reader = _read(transport, inbox, lambda reader: inbox.held_bytes == 4 + 4 * OVERHEAD_BYTES)
     assert [(one.data, one.opened) for one in inbox.take()] == [(b"a", True), (b"b", False), (b"c", True), (b"d", False)]
     assert (reader.opened, reader.problem, reader.failed, reader.ended) == (2, None, False, False)
 
@@ -359,7 +373,7 @@ def test_a_reader_tells_why_a_line_failed_until_bytes_come_again() -> None:
 
 def test_a_reader_counts_only_the_time_in_which_it_listened_as_silence() -> None:
     inbox = Inbox(lambda: None)
-    _read(_Scripted(b"a", b"", b"", b"", b"b", b"c"), inbox, lambda reader: inbox.held_bytes == 3)
+    _read(_Scripted(b"a", b"", b"", b"", b"b", b"c"), inbox, lambda reader: inbox.held_bytes == 3 + 3 * OVERHEAD_BYTES)
     first, second, third = inbox.take()
     assert first.silent_s == 0 and third.silent_s == 0
     assert 0.29 < second.silent_s <= 0.31 < second.at_s - first.at_s + 0.05
@@ -382,7 +396,7 @@ def test_a_reader_ends_with_its_file_and_never_drops_what_can_wait() -> None:
 def test_a_stalled_line_is_opened_anew_but_never_a_file_which_would_begin_again(can_wait: bool, opens: int) -> None:
     transport = _Scripted(b"a", can_wait=can_wait)
     inbox = Inbox(lambda: None)
-    reader = Reader("one", transport, inbox)
+    reader = Reader("one", transport, inbox, Supervisor())
     reader.start()
     wait_for(lambda: inbox.held_bytes, "the bytes")
     reader.reopen("nothing came")
@@ -405,7 +419,7 @@ class _Virtual:
 
 
 def _roster(engine: Engine, clock: _Virtual, *sources: Source) -> Roster:
-    roster = Roster(engine, lambda: None, monotonic_s=clock)
+    roster = Roster(engine, Supervisor(), lambda: None, monotonic_s=clock)
     roster.apply(Config(source=sources))
     return roster
 
@@ -414,7 +428,7 @@ def test_other_words_about_the_same_state_are_told_only_now_and_then(engine: Eng
     """What is wrong with a message may differ from one to the next."""
     clock = _Virtual()
     roster, told = _roster(engine, clock, Source(mqtt="+/ecg")), list[str | None]()
-    scorer = Worker(engine, lambda *event: None)
+    scorer = Worker(engine, lambda *event: None, Supervisor())
     for i in range(100):
         clock.now_s += 0.25
         roster.hear("a/ecg", b"?" * (i + 1) + b"{", False)
@@ -434,7 +448,7 @@ def test_one_name_is_one_topic_and_a_retained_message_is_none(engine: Engine) ->
 
 def test_a_source_that_came_and_stalled_says_what_to_check(engine: Engine, excerpt: Chunk) -> None:
     clock = _Virtual()
-    roster, scorer = _roster(engine, clock, Source(name="one", mqtt="one/ecg")), Worker(engine, lambda *event: None)
+    roster, scorer = _roster(engine, clock, Source(name="one", mqtt="one/ecg")), Worker(engine, lambda *event: None, Supervisor())
     for frame in frames(between(excerpt, 0, 1)):
         roster.hear("one/ecg", frame, False)
     scorer.round(roster.posts())
@@ -442,3 +456,146 @@ def test_a_source_that_came_and_stalled_says_what_to_check(engine: Engine, excer
     clock.now_s += 5.1
     (watched,) = roster.tick(clock.now_s)
     assert watched.state == "stalled" and "device sends" in str(watched.why)
+
+
+def test_a_topic_with_an_endless_name_is_no_source(engine: Engine) -> None:
+    """Its status would have a topic longer than MQTT allows."""
+    roster = _roster(engine, _Virtual(), Source(mqtt="+/ecg"))
+    roster.hear("a" * 65 + "/ecg", b"1", False)
+    roster.hear("a" * 64 + "/ecg", b"1", False)
+    assert [len(watched.name) for watched in roster.watched()] == [64] and roster.ignored == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_named_topic_goes_to_its_name_whatever_the_order_of_the_sources(engine: Engine, order: int) -> None:
+    sources = (Source(mqtt="ward/+/ecg"), Source(name="p1", mqtt="ward/bed1/ecg"))[::order]
+    roster = _roster(engine, _Virtual(), *sources)
+    roster.hear("ward/bed1/ecg", b"1", False)
+    roster.hear("ward/bed2/ecg", b"1", False)
+    assert {watched.name: watched.post.inbox.held_bytes > 0 for watched in roster.watched()} == {"p1": True, "bed2": True}
+
+
+def test_a_source_that_the_config_comes_to_name_is_no_longer_the_discovered_one(engine: Engine) -> None:
+    wild, named = Source(mqtt="ward/+/ecg"), Source(name="bed1", mqtt="other/ecg")
+    roster = _roster(engine, _Virtual(), wild)
+    roster.hear("ward/bed1/ecg", b"1", False)
+    roster.apply(Config(source=(wild, named)))
+    roster.hear("other/ecg", b"1", False)
+    (watched,) = roster.watched()
+    assert watched.config == named and watched.post.inbox.held_bytes
+    assert [post.live.name for post in roster.posts()] == ["bed1", "bed1"], "what the discovered one sent is still scored"
+
+
+def test_a_source_that_left_is_told_before_one_that_came_under_its_name(engine: Engine) -> None:
+    clock = _Virtual()
+    roster = _roster(engine, clock, Source(name="one", mqtt="one/ecg"), Source(name="two", mqtt="two/ecg"))
+    roster.apply(Config(source=(Source(name="one", mqtt="another/ecg"),)))
+    assert [(watched.name, watched.state) for watched in roster.tick(clock.now_s)] == [("two", "offline")]
+
+
+def test_while_a_device_may_still_appear_nothing_has_ended(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    capture = Source(name="one", device="frame", file=tmp_path / "empty")
+    alone, beside = _roster(engine, _Virtual(), capture), _roster(engine, _Virtual(), capture, Source(mqtt="+/ecg"))
+    wait_for(lambda: alone.ended, "the end of the file")
+    wait_for(lambda: all(watched.reader is None or watched.reader.ended for watched in beside.watched()), "the end of the file")
+    assert not beside.ended
+    for roster in (alone, beside):
+        roster.leave_all()
+
+
+# What must not end what runs for weeks
+
+
+def test_a_fault_is_told_the_first_the_tenth_and_the_hundredth_time(capsys: pytest.CaptureFixture[str]) -> None:
+    supervisor = Supervisor()
+    for _ in range(150):
+        assert supervisor.guard("bed1", lambda: 1 / 0) is None
+    assert supervisor.guard("bed1", lambda: 7) == 7
+    assert supervisor.faults == 150
+    assert capsys.readouterr().out.count("ZeroDivisionError: division by zero") == 3
+
+
+class _HungDisk(Recorder):
+    """Its disk hangs until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "one")
+        self.let_go = threading.Event()
+
+    def feed(self, chunk: Chunk, at_s: float) -> None:
+        self.let_go.wait(30)
+        super().feed(chunk, at_s)
+
+
+def test_a_disk_that_hangs_delays_nobody_and_what_finds_no_room_is_counted(tmp_path: Path) -> None:
+    recorder = _HungDisk(tmp_path)
+    scribe = Scribe(Supervisor())
+    recording = Recording(scribe, recorder)
+    minute = Chunk(0, 500.0, LEADS, np.zeros((12, 500 * 60), np.float32))
+    begun_s = time.monotonic()
+    for i in range(60):
+        recording.keep(replace(minute, start=i * 30_000), 60.0 * i)
+    recording.end()
+    assert time.monotonic() - begun_s < 2
+    refused = recording.lost
+    assert 0 < refused < 60 * 30_000 and refused % 30_000 == 0
+    recorder.let_go.set()
+    scribe.close()
+    assert recording.lost == refused
+
+
+def test_a_fault_while_recording_ends_no_other_recording(tmp_path: Path) -> None:
+    supervisor = Supervisor()
+    scribe = Scribe(supervisor)
+    scribe.ask(list[None]().pop)
+    recording = Recording(scribe, Recorder(tmp_path, "one"))
+    recording.keep(Chunk(0, 250.0, ("I",), np.zeros((1, 250), np.float32)), 0.0)
+    recording.end()
+    scribe.close()
+    assert supervisor.faults == 1
+    assert len(list(tmp_path.rglob("*.hea"))) == 1
+
+
+def test_a_line_that_meets_a_fault_of_ours_is_tried_again() -> None:
+    transport = _Scripted(ValueError("nobody thought of this"), b"a")
+    reader = _read(transport, Inbox(lambda: None), lambda reader: reader.opened == 2 and not reader.problem)
+    assert not reader.failed
+
+
+def test_when_whoever_read_standard_output_has_gone_it_is_known_and_nothing_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr("sys.stdout", os.fdopen(writing, "w"))
+    output = StandardOutput()
+    output.send("a", "b", 0, False)
+    output.send("a", "b", 0, False)
+    assert output.is_closed
+
+
+@pytest.mark.parametrize(("topic", "own"), [
+    ("cardiogloss/home/status", True), ("cardiogloss/home/bed1/scores", True), ("cardiogloss/home/bed1/alert/x", True),
+    ("cardiogloss/home/bed1/ecg", False), ("cardiogloss/home/bed1/raw", False), ("cardiogloss/other/bed1/scores", False),
+])  # fmt: skip
+def test_only_what_goes_out_is_our_own(topic: str, own: bool) -> None:
+    assert Publisher("cardiogloss", "home", lambda *message: None).owns(topic) == own
+
+
+def test_accounts_never_go_back_nor_raise_while_a_line_opens_anew(excerpt: Chunk, engine: Engine) -> None:
+    """They are read by another thread than the one that counts."""
+    live = Live("one", partial(device("frame").decoder, WIRING), Pipeline("one", engine))
+    data = frames(between(excerpt, 0, 0.2))
+    seen: list[int] = []
+    over = threading.Event()
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        reading = threading.Thread(target=lambda: [seen.append(live.accounts()["samples"]) for _ in iter(over.is_set, True)])
+        reading.start()
+        for i in range(400):
+            live.prepare(_arrival(data[i % len(data)], float(i), opened=True))
+        over.set()
+        reading.join()
+    finally:
+        sys.setswitchinterval(switch_s)
+    assert seen == sorted(seen) and seen
