@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,7 @@ from .broker import Mosquitto, wait_for
 from .conftest import heart
 from .daemon import (
     PATIENCE_S,
+    ROOT,
     SITE,
     Client,
     Daemon,
@@ -601,3 +604,32 @@ def test_two_daemons_cannot_share_a_port_and_the_first_does_not_notice(
         assert owner.counts("first")["lost"] == 0 and owner.terminate() == 0
     client.wait_for_site("offline")
     assert client.events("first") == scored([stretch], "first", engine)
+
+
+def test_a_topic_as_long_as_mqtt_allows_is_ignored_and_stops_nobody(house: House, stretch: Chunk) -> None:
+    """The status of such a source would have a longer topic than MQTT allows."""
+    house.client.send("x" * 65_000, frames(stretch)[0])
+    house.client.send_all("after-it", frames(between(stretch, 0, 1)))
+    house.client.wait_for_state("after-it", "online")
+    assert house.daemon.page("healthz")[0] == 200
+    assert house.daemon.metric("faults_total") == 0
+
+
+def test_when_whoever_reads_standard_output_goes_the_daemon_ends_and_says_so(tmp_path: Path, port: Port, stretch: Chunk) -> None:
+    """As with `cardiogloss run edge.toml | head -1`."""
+    text = config(source("one", "frame", serial=str(port.path)))
+    (tmp_path / "edge.toml").write_text(text)
+    command = [sys.executable, "-m", "edge", "run", str(tmp_path / "edge.toml")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        port.wait(PATIENCE_S)
+        assert process.stdout is not None and process.stderr is not None
+        port.send(b"".join(frames(between(stretch, 0, 1))))
+        process.stdout.readline()
+        process.stdout.close()
+        for frame in frames(between(stretch, 1, 25)):
+            time.sleep(0.01)
+            port.send(frame)
+            if process.poll() is not None:
+                break
+        assert process.wait(PATIENCE_S) == 1
+        assert b"Traceback" not in process.stderr.read()
