@@ -35,6 +35,8 @@ from .worker import Worker
 _TICK_S = 0.25
 _STATUS_S = 60.0
 """The accounts of every source are told anew so often."""
+_FAREWELL_S = 20.0
+"""An engine that hangs must not keep the process from ending."""
 _LATE_S = 10.0
 """Whatever waits longer than this waits for a worker that hangs."""
 
@@ -55,7 +57,7 @@ class Daemon:
         self._worker = Worker(_open_engine(config, path), self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
         self._roster = Roster(self._worker.engine, self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
-        self._scoring = threading.Thread(target=self._score, name="score")
+        self._scoring = threading.Thread(target=self._score, name="score", daemon=True)
         self._draining = threading.Event()
         self._over = asyncio.Event()
         self._has_failed = False
@@ -116,7 +118,7 @@ class Daemon:
         self._roster.leave_all()
         self._draining.set()
         self._wake.set()
-        self._scoring.join()
+        self._scoring.join(_FAREWELL_S)
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
         self._publisher.tell_site(online=False)

@@ -116,6 +116,7 @@ def calibrate_command(
     from .listen import joined, listen
 
     settings = read_config(config)
+    _log_to_errors()
     errors.print(f"listening to {source} for {seconds:g} s: feed it a square pulse of {pulse:g} mV", highlight=False, markup=False)
     chunks = listen(settings, source, seconds)
     wiring, kind = next((one.wiring(), one.kind) for one in settings.source if one.name == source)
@@ -147,6 +148,7 @@ def soak_command(
     """Watch sources for days of virtual time, as fast as it goes, and measure how memory grows."""
     from .soak import soak
 
+    _log_to_errors()
     _tell_figures(asdict(soak(recording, hours, sources)), as_json)
 
 
@@ -156,6 +158,14 @@ def _tell_figures(figures: dict[str, Any], as_json: bool) -> None:
         return
     for name, value in figures.items():
         _say(f"{name:20} {value:g}")
+
+
+def _log_to_errors() -> None:
+    """Standard output is for what was asked."""
+    from .config import Log
+    from .log import configure_log
+
+    configure_log(Log(level="error", json_lines=False))
 
 
 def _say(line: str) -> None:

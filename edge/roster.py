@@ -103,6 +103,7 @@ class Roster:
     config: Config | None = None
     ignored: int = 0
     """Messages that belong to no source, or are stale."""
+    _is_closed: bool = False
     _watched: dict[str, Watched] = field(default_factory=dict)
     _left: list[Post] = field(default_factory=list)
     _gone: list[Watched] = field(default_factory=list)
@@ -134,7 +135,7 @@ class Roster:
     def hear(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message of a device. A retained one is old and no part of the stream."""
         now_s, time_s = self.monotonic_s(), self.since_1970_s()
-        watched = None if retained or self.ignore(topic) else self._route(topic)
+        watched = None if self._is_closed or retained or self.ignore(topic) else self._route(topic)
         if watched is None:
             self.ignored += 1
             return
@@ -173,7 +174,8 @@ class Roster:
         return all(watched.reader and watched.reader.ended for watched in self.watched())
 
     def leave_all(self) -> None:
-        """Stop listening; what waits can still be scored by one more round."""
+        """Stop listening, for good; what waits can still be scored by one more round."""
+        self._is_closed = True
         with self._lock:
             leaving = list(self._watched.values())
             self._remove(leaving)

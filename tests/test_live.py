@@ -504,6 +504,16 @@ def test_while_a_device_may_still_appear_nothing_has_ended(engine: Engine, tmp_p
         roster.leave_all()
 
 
+def test_after_the_end_nothing_is_discovered_and_what_came_before_is_scored(engine: Engine) -> None:
+    """Devices go on sending while the daemon stops: each message would keep it alive."""
+    roster = _roster(engine, _Virtual(), Source(mqtt="+/ecg"))
+    roster.hear("one/ecg", b"1", False)
+    roster.leave_all()
+    roster.hear("one/ecg", b"2", False)
+    assert [(post.live.name, len(post.inbox.take()), post.ended) for post in roster.posts()] == [("one", 1, True)]
+    assert roster.watched() == [] and roster.posts() == []
+
+
 # What must not end what runs for weeks
 
 
