@@ -27,7 +27,6 @@ from .alarm import Alert
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
-from .decode.wfdb import FASTEST_HZ, mv_scale
 from .draw import Album, draw, save_picture, to_svg
 from .live_command import register
 from .message import to_message
@@ -35,7 +34,7 @@ from .pipeline import Event, Options
 from .replay import Summary, replay
 from .report import overview, page
 from .table import clock, episode_rows, finding_rows, unobservable
-from .transport.file import RecordingFile, open_capture, open_recording
+from .transport.file import RecordingFile, columns_of, open_capture, open_recording
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -66,7 +65,7 @@ def replay_command(
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png, .svg or .pdf).")] = None,
 ) -> None:
     """Score a recording as the live monitor would, and show what was seen when."""
-    source = _open(recording, kind, _columns(leads, rate, unit), partial)
+    source = _open(recording, kind, columns_of(leads, rate, unit), partial)
     model = _watch(Bundle.read(bundle), findings)
     options = _options(hop, speed, model.card)
     outputs = Outputs(model.card, source.name, as_json, report, plot)
@@ -152,26 +151,6 @@ def _open(path: Path, kind: str, columns: Columns, partial: bool) -> RecordingFi
     from .decode.devices import device
 
     return open_capture(path, device(kind), columns)
-
-
-def _columns(leads: str, rate: float | None, unit: str) -> Columns:
-    if rate is not None and not 0 < rate <= FASTEST_HZ:
-        raise ConfigError(f"--rate {rate:g} must be positive and at most {FASTEST_HZ:g}")
-    names = tuple(name.strip() for name in leads.split(",")) if leads else ()
-    return Columns(names, rate, _mv_per_unit(unit))
-
-
-def _mv_per_unit(unit: str) -> float:
-    units_in_a_mv = mv_scale(unit)
-    if units_in_a_mv is not None:
-        return 1 / units_in_a_mv
-    try:
-        scale = float(unit)
-    except ValueError:
-        scale = math.nan
-    if not 0 < abs(scale) < math.inf:
-        raise ConfigError(f"--unit {unit!r} is unknown; allowed are mV, uV, V, or the mV of one unit as a number")
-    return scale
 
 
 def _options(hop_s: float, speed: float | None, card: Card) -> Options:

@@ -20,8 +20,8 @@ _STEADY_S = 0.5
 """A chunk that comes this late tells nothing of the rate: it waited somewhere."""
 _GIVE_UP_S = 5.0
 """Unless all that follow are as late."""
-_PAIR_S = 1.0
-_HISTORY = 600
+_PAIR_S = 5.0
+_HISTORY = 120
 _RATE_AFTER_S = 30.0
 
 
@@ -52,6 +52,8 @@ class _Doubt:
     """Samples that are missing for certain: one, where the line was opened anew."""
     jumped: bool
     """Whether the device itself counted a loss here."""
+    turn: int | None
+    """How far its count could be believed then."""
 
 
 class Clock:
@@ -89,9 +91,9 @@ class Clock:
             begun += self._take(list(group), arrival, turn)
         return begun
 
-    def flush(self, turn: int | None = None) -> list[Chunk]:
+    def flush(self) -> list[Chunk]:
         """What is held back, at the end."""
-        return self._release(turn)
+        return self._release()
 
     def time_of(self, at_s: float) -> float:
         """Seconds since 1970 at this stream time, by the last arrival: neither a rate that is off nor a step of the clock adds up."""
@@ -118,16 +120,16 @@ class Clock:
         another_rate = self._last is None or chunks[0].rate_hz != (self._held or [self._last])[-1].rate_hz
         quiet = self._silent_s - sum(chunk.samples_mv.shape[1] for chunk in chunks) / chunks[0].rate_hz >= SILENCE_S
         opened, self._opened, self._silent_s = self._opened, False, 0.0
-        begun = self._release(turn) if another_rate or opened or quiet else []
+        begun = self._release() if another_rate or opened or quiet else []
         self._came = arrival
         if another_rate:
             self._begin(chunks[0])
         else:
-            self._doubt = self._doubt or self._suspect(chunks, opened, quiet)
+            self._doubt = self._doubt or self._suspect(chunks, opened, quiet, turn)
         self._held += chunks
         if self._doubt and self._missing() >= _TRUST_S * chunks[0].rate_hz and arrival.at_s - self._doubt.at_s < _SETTLE_S:
             return begun
-        return begun + self._release(turn)
+        return begun + self._release()
 
     def _begin(self, chunk: Chunk) -> None:
         """The first chunk, or the first at another rate: stream time goes on."""
@@ -137,16 +139,16 @@ class Clock:
         self._anchor = (self._came.at_s - chunk.samples_mv.shape[1] / chunk.rate_hz, start)
         self._pairs.clear()
 
-    def _suspect(self, chunks: list[Chunk], opened: bool, quiet: bool) -> _Doubt | None:
+    def _suspect(self, chunks: list[Chunk], opened: bool, quiet: bool, turn: int | None) -> _Doubt | None:
         """Why more may be missing before one of these than was counted."""
         assert self._last is not None
         if opened:
             self._shift = self._last.end - chunks[0].start
         if opened or quiet:
-            return _Doubt(self._came.at_s, 0, least=int(opened), jumped=False)
+            return _Doubt(self._came.at_s, 0, int(opened), jumped=False, turn=turn)
         before = self._held[-1].end if self._held else self._last.end - self._shift
         jumps = [i for i, (chunk, end) in enumerate(zip(chunks, [before, *(one.end for one in chunks)], strict=False)) if chunk.start > end]
-        return _Doubt(self._came.at_s, len(self._held) + jumps[0], least=0, jumped=True) if jumps else None
+        return _Doubt(self._came.at_s, len(self._held) + jumps[0], least=0, jumped=True, turn=turn) if jumps else None
 
     def _missing(self) -> float:
         """How many samples more should be here by now than are, from the last moment when none was."""
@@ -154,13 +156,13 @@ class Clock:
         last = self._held[-1]
         return (self._came.at_s - since_s) * last.rate_hz - (last.end + self._shift - since)
 
-    def _release(self, turn: int | None) -> list[Chunk]:
+    def _release(self) -> list[Chunk]:
         """Everything that is held, with whatever is missing in its place."""
         if not self._held:
             return []
         place = self._doubt.place if self._doubt else len(self._held)
         before = [self._shifted(chunk) for chunk in self._held[:place]]
-        lost = _uncounted(self._doubt, self._missing(), turn, self._held[-1].rate_hz) if self._doubt else 0
+        lost = _uncounted(self._doubt, self._missing(), self._held[-1].rate_hz) if self._doubt else 0
         self.lost += lost
         self._shift += lost
         released = before + [self._shifted(chunk) for chunk in self._held[place:]]
@@ -183,7 +185,7 @@ class Clock:
             self._pairs.append(self._anchor)
 
 
-def _uncounted(doubt: _Doubt, missing: float, turn: int | None, rate_hz: float) -> int:
+def _uncounted(doubt: _Doubt, missing: float, rate_hz: float) -> int:
     """Of the missing samples those that the device cannot have counted.
 
     One that counts, and counted nothing lost, is believed as far as it counts; one that counted a loss may have
@@ -191,7 +193,7 @@ def _uncounted(doubt: _Doubt, missing: float, turn: int | None, rate_hz: float) 
     """
     if missing < _TRUST_S * rate_hz:
         return doubt.least
-    if turn is not None and doubt.jumped:
-        return round(missing / turn) * turn
-    believed = turn is not None and missing < turn and not doubt.least
+    if doubt.turn is not None and doubt.jumped:
+        return round(missing / doubt.turn) * doubt.turn
+    believed = doubt.turn is not None and missing < doubt.turn and not doubt.least
     return 0 if believed else max(round(missing), doubt.least)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Literal
 
 from kernels.signal import Samples
@@ -12,11 +12,13 @@ from kernels.signal import Samples
 from .alarm import Alert
 from .clock import Arrival, Clock
 from .decode.chunk import Chunk
-from .decode.device import Decoder
+from .decode.device import Decoder, Tally
 from .pipeline import Event, Pending, Pipeline, Seen
 from .replay import SLOWEST_SHARE
 from .score import Scores
 from .scribe import Recording
+
+_COUNTED = tuple(field.name for field in fields(Tally))
 
 State = Literal["online", "stalled", "offline"]
 
@@ -54,7 +56,7 @@ class Live:
     def prepare_end(self, arrival: Arrival) -> list[Pending]:
         """The same for what was still held back anywhere, at the end of the source."""
         pending = self._prepare(self._decoder.flush(), arrival)
-        pending += [self._take(chunk) for chunk in self.clock.flush(self._decoder.turn)]
+        pending += [self._take(chunk) for chunk in self.clock.flush()]
         self._accounts = self._count()
         if self._recording:
             self._recording.end()
@@ -80,9 +82,10 @@ class Live:
 
     def _count(self) -> dict[str, int]:
         """Anew each time and never changed, as another thread may be reading the last."""
-        tally = asdict(self._decoder.tally)
-        counts = {name: value + self._before[name] for name, value in tally.items()}
-        return {**counts, "lost": counts["lost"] + self.clock.lost}
+        tally = self._decoder.tally
+        counts = {name: getattr(tally, name) + self._before[name] for name in _COUNTED}
+        counts["lost"] += self.clock.lost
+        return counts
 
     def _start_decoder(self) -> None:
         self._before.update(asdict(self._decoder.tally))

@@ -84,6 +84,8 @@ def simulate_command(
     config: Annotated[Path | None, typer.Option(help="Send to the broker of this config, with its user and TLS, under its site.")] = None,
     site: Annotated[str, typer.Option(help="With --mqtt: the site in the topic.")] = "home",
     source: Annotated[str, typer.Option(help="Over MQTT: the source in the topic; the recording's name where left out.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
+    unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
     copies: Annotated[int, typer.Option(min=1, max=1000, help="Over MQTT: so many sources, numbered.")] = 1,
     speed: Annotated[float, typer.Option(min=0.01, max=1000, help="1 is real time.")] = 1.0,
     repeat: Annotated[bool, typer.Option("--repeat", help="Begin again at the end.")] = False,
@@ -91,9 +93,11 @@ def simulate_command(
     """Send a recording as a device would, over a pseudo-terminal or MQTT, to try a set-up without the device."""
     from .config import read_config
     from .sender import Sender, broker_at
+    from .transport.file import columns_of, open_recording
 
-    sender = Sender(recording, kind, tuple(lead.strip() for lead in leads.split(",")) if leads else (), speed, repeat)
-    name = source or sender.recording.name
+    recorded = open_recording(recording, columns_of("", rate, unit))
+    sender = Sender(recorded, kind, tuple(lead.strip() for lead in leads.split(",")) if leads else (), speed, repeat)
+    name = source or recorded.name
     names = [name] if copies == 1 else [f"{name}-{i + 1:03}" for i in range(copies)]
     settings = read_config(config) if config else None
     broker = settings.mqtt if settings else broker_at(mqtt) if mqtt else None

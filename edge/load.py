@@ -124,7 +124,7 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
         broker.subscribe(f"cardiogloss/{_SITE}/+/scores", qos=0)
         broker.start()
         stack.callback(broker.stop)
-        _wait_until_ready(daemon, [port for _, port in ports.values()], pages)
+        _wait_until_ready(daemon, [port for _, port in ports.values()], pages, broker)
         streams = list(_streams(recorded, broker, sources, ports, rate_hz, watcher))
         begun_cpu_s, begun_s, memory = _cpu_s(daemon.pid), time.monotonic(), _watch_memory(daemon.pid, minutes)
         _play_for(streams, minutes)
@@ -208,12 +208,12 @@ def _write_config(folder: Path, port: int, pages: int, serial: dict[str, Device]
     return config
 
 
-def _wait_until_ready(daemon: subprocess.Popen[bytes], ports: list[PtyDevice], pages: int) -> None:
-    """Until every port is open and the broker is reached."""
+def _wait_until_ready(daemon: subprocess.Popen[bytes], ports: list[PtyDevice], pages: int, broker: Broker) -> None:
+    """Until every port is open, and both sides have reached the broker."""
     for port in ports:
         port.wait(60)
     until_s = time.monotonic() + 60
-    while _scrape(pages).get("cardiogloss_broker_connected") != 1:
+    while not (broker.connected and _scrape(pages).get("cardiogloss_broker_connected") == 1):
         if daemon.poll() is not None or time.monotonic() > until_s:
             raise ConfigError("the daemon did not start; see what it said above")
         time.sleep(0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -100,15 +101,23 @@ def _at_rail(lead_mv: npt.NDArray[np.float32], rate_hz: float) -> bool:
     """Whether it stands still, far from where it usually is."""
     still = max(round(RAIL_S * rate_hz), 2)
     far = np.abs(lead_mv - np.median(lead_mv)) > RAIL_MV
+    if not far.any():
+        return False
     same = np.concatenate([[False], (np.diff(lead_mv) == 0) & far[1:]])
     return bool(np.convolve(same, np.ones(still), "valid").max(initial=0.0) >= still)
 
 
 def _high_frequency(lead_mv: npt.NDArray[np.float32], rate_hz: float) -> tuple[float, float]:
     """Root mean square in mV above 40 Hz without mains, and of mains (50 or 60 Hz)."""
-    spectrum = np.abs(np.fft.rfft(lead_mv * np.hanning(len(lead_mv)))) / len(lead_mv)
+    taper, noise, mains = _bands(len(lead_mv), rate_hz)
+    spectrum = np.abs(np.fft.rfft(lead_mv * taper)) / len(lead_mv)
     power = 2 * spectrum**2 / 0.375
-    hz = np.fft.rfftfreq(len(lead_mv), 1 / rate_hz)
-    mains = (np.abs(hz - 50) <= 2) | (np.abs(hz - 60) <= 2)
-    noise = (hz > 40) & (hz < 150) & ~mains
     return float(np.sqrt(power[noise].sum())), float(np.sqrt(power[mains].sum())) if rate_hz > 125 else 0.0
+
+
+@lru_cache(maxsize=32)
+def _bands(samples: int, rate_hz: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """The taper of a second, and which of its frequencies are noise and which mains."""
+    hz = np.fft.rfftfreq(samples, 1 / rate_hz)
+    mains = (np.abs(hz - 50) <= 2) | (np.abs(hz - 60) <= 2)
+    return np.hanning(samples), (hz > 40) & (hz < 150) & ~mains, mains

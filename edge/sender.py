@@ -12,10 +12,9 @@ from kernels.findings import ConfigError
 from kernels.terminal import console, errors
 
 from .config import Mqtt
-from .decode.device import Device, Wiring
 from .decode.devices import device
 from .simulate import Piece, Stream, pieces, plan, play
-from .transport.file import RecordingFile, open_recording
+from .transport.file import RecordingFile
 from .transport.mqtt import Broker
 from .transport.pty import PtyDevice
 
@@ -23,11 +22,11 @@ from .transport.pty import PtyDevice
 class Sender:
     """A recording that plays as a device. Tells what to put into edge.toml to watch it, before it begins."""
 
-    def __init__(self, recording: Path, kind: str, leads: Sequence[str], speed: float, repeat: bool) -> None:
+    def __init__(self, recording: RecordingFile, kind: str, leads: Sequence[str], speed: float, repeat: bool) -> None:
         """Raises ConfigError where the recording or the device cannot be."""
-        self.recording: RecordingFile = open_recording(recording)
-        self._kind: Device = device(kind)
-        self._wiring: Wiring = plan(self.recording, self._kind, leads)
+        self._recording = recording
+        self._kind = device(kind)
+        self._wiring = plan(recording, self._kind, leads)
         self._speed = speed
         self._repeat = repeat
 
@@ -61,7 +60,7 @@ class Sender:
             broker.stop()
 
     def _pieces(self) -> Iterator[Piece]:
-        return pieces(self.recording, self._kind, self._wiring, repeat=self._repeat)
+        return pieces(self._recording, self._kind, self._wiring, repeat=self._repeat)
 
     def _tell_config(self, *where: str) -> None:
         kind = self._kind

@@ -23,7 +23,8 @@ from .supervisor import Supervisor
 from .transport.file import open_recording
 from .worker import Worker
 
-_SAMPLE_S = 600.0
+_SAMPLES = 144
+"""Times that the memory is measured: every ten minutes of a day."""
 _WARM_UP_S = 3600.0
 _TICK_S = 10.0
 
@@ -72,7 +73,7 @@ def soak(recording: Path, hours: float = 24.0, sources: int = 2) -> Growth:
 def _run(
     roster: Roster, worker: Worker, publisher: Publisher, streams: list[Iterator[Piece]], clock: _Virtual, hours: float
 ) -> Iterator[tuple[float, float]]:
-    """(virtual seconds, MB) every ten minutes."""
+    """(virtual seconds, MB) now and then."""
     begin_s, next_sample_s, next_tick_s = clock.now_s, 0.0, 0.0
     while clock.now_s - begin_s < hours * 3600:
         due = [next(stream) for stream in streams]
@@ -85,6 +86,6 @@ def _run(
             for watched in (*roster.tick(clock.now_s), *roster.watched()):
                 publisher.tell_status(watched.name, watched.state, watched.why, clock.now_s, watched.health().accounts)
         if due[0].due_s >= next_sample_s:
-            next_sample_s += _SAMPLE_S
+            next_sample_s += hours * 3600 / _SAMPLES
             gc.collect()
             yield due[0].due_s, resident_mb(os.getpid())

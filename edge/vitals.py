@@ -240,6 +240,9 @@ class Monitor:
 
     def _filled(self, samples_mv: Samples) -> Samples:
         """Without NaN: a lead keeps its last value, so that losing contact makes no edge."""
+        if samples_mv.size and not np.isnan(samples_mv).any():
+            self._last_mv = samples_mv[:, -1:].copy()
+            return samples_mv
         whole = np.concatenate([self._last_mv, samples_mv], axis=1)
         seen = np.where(np.isnan(whole), 0, np.arange(whole.shape[1]))
         filled = np.take_along_axis(whole, np.maximum.accumulate(seen, axis=1), axis=1)

@@ -47,7 +47,7 @@ class Worker:
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
         # Whether a source has ended is asked before what waits is taken: what came before its end must not come after its flush.
-        taken = [(post, post.ended, post.inbox.take()) for post in posts]
+        taken = [(post, post.ended, post.inbox.take()) for post in posts if post.ended or post.inbox.held_bytes]
         prepared = ((post.live, pending) for post, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
             self._finish(batch)

@@ -49,7 +49,7 @@ class Device:
         self.count = 0
 
     def end(self) -> list[Chunk]:
-        self.placed += self.clock.flush(self.turn)
+        self.placed += self.clock.flush()
         return self.placed
 
     @property

@@ -408,6 +408,20 @@ def test_a_stalled_line_is_opened_anew_but_never_a_file_which_would_begin_again(
     assert reader.problem == "nothing came"
 
 
+@pytest.mark.parametrize("stood_still", [True, False])
+def test_a_clock_that_jumps_is_a_pause_where_nothing_came_meanwhile_else_it_was_set(stood_still: bool, engine: Engine) -> None:
+    """The device counts its frames, not the seconds in which it took no sample."""
+    live = Live("one", partial(device("json").decoder, device("json").wire()), Pipeline("one", engine))
+    quiet_s = 10.0 if stood_still else 0.0
+    for i in range(40):
+        t_s, at_s = 1.7e9 + i + 10 * (i >= 20), i + quiet_s * (i >= 20)
+        message = {"seq": i, "t": t_s, "hz": 250, "leads": ["I"], "mv": [0.0] * 250}
+        live.prepare(_arrival(json.dumps(message).encode(), at_s, silent_s=1.0 + quiet_s * (i == 20)))
+    live.prepare_end(_arrival(b"", 60.0))
+    assert live.accounts()["lost"] == (pytest.approx(2500, abs=70) if stood_still else 0)
+    assert live.accounts()["clock_steps"] == 1
+
+
 # Roster
 
 

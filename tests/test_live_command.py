@@ -20,7 +20,7 @@ from edge.decode.devices import DEVICES, device
 
 from .broker import Mosquitto, wait_for
 from .conftest import EXCERPT
-from .daemon import PATIENCE_S, ROOT, Client
+from .daemon import PATIENCE_S, ROOT, SITE, Client
 
 COMMAND = [sys.executable, "-m", "edge"]
 
@@ -79,21 +79,21 @@ def test_the_config_that_a_simulated_device_says_is_sound(name: str, tmp_path: P
 def test_copies_of_a_recording_go_to_the_broker_of_a_config(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as mosquitto, Client(mosquitto.port) as client:
         (tmp_path / "edge.toml").write_text(
-            f'site = "ward"\n[mqtt]\nport = {mosquitto.port}\n[http]\nport = 0\n[[source]]\nmqtt = "cardiogloss/ward/+/ecg"\n'
+            f'site = "{SITE}"\n[mqtt]\nport = {mosquitto.port}\n[http]\nport = 0\n[[source]]\nmqtt = "cardiogloss/{SITE}/+/ecg"\n'
         )
         with _running(tmp_path, "run", tmp_path / "edge.toml") as (_, _):
             words = ["simulate", EXCERPT, "--config", tmp_path / "edge.toml", "--source", "bed", "--copies", 2, "--speed", 10]
             with _running(tmp_path, *words) as (_, said):
                 for name in ("bed-001", "bed-002"):
-                    wait_for(lambda name=name: client.count(f"cardiogloss/ward/{name}/scores") > 3, "scores", PATIENCE_S)
-                assert 'mqtt = "cardiogloss/ward/+/ecg"' in said.read_text()
+                    wait_for(lambda name=name: client.count(f"{name}/scores") > 3, "scores", PATIENCE_S)
+                assert f'mqtt = "cardiogloss/{SITE}/+/ecg"' in said.read_text()
 
 
 @pytest.mark.parametrize("device_name", ["cyton", "frame"])
 def test_calibrate_says_what_makes_the_scale_right(tmp_path: Path, device_name: str) -> None:
     """The device shows 1 mV as 0.8 mV."""
     pulse = _square_wave(tmp_path, 0.8)
-    with _running(tmp_path, "simulate", pulse, "--device", device_name, "--link", tmp_path / "tty", "--repeat") as (_, said):
+    with _running(tmp_path, "simulate", pulse, "--device", device_name, "--rate", 250, "--link", tmp_path / "tty", "--repeat") as (_, said):
         wait_for(lambda: "serial" in said.read_text() and said.read_text().endswith("\n"), "its words")
         (tmp_path / "edge.toml").write_text(said.read_text())
         told = _run("calibrate", tmp_path / "edge.toml", "simulated", "--seconds", 4)
@@ -153,4 +153,4 @@ def test_a_small_load_is_borne_without_a_loss(tmp_path: Path) -> None:
 
 def test_a_soak_of_minutes_loses_nothing_and_counts_every_window() -> None:
     figures = json.loads(_run("soak", EXCERPT, "--hours", 0.1, "--sources", 1, "--json").stdout)
-    assert figures["windows"] == 360 - 9 and figures["lost_samples"] == 0
+    assert figures["windows"] == 360 - 10 and figures["lost_samples"] == 0

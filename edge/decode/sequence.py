@@ -177,12 +177,15 @@ class Sequencer:
         return self._place(frame, self._samples(ahead_s) if ahead_s is not None and known else 0, anew=True, known=known)
 
     def _place(self, frame: Frame, lost: int = 0, anew: bool = False, known: bool = True) -> Chunk:
+        steps = self._tally.clock_steps
         if self._last is not None:
             self._follow(frame, lost, anew)
             self._end += max(lost, int(anew))
             self._end = round(self._end / self._last.rate_hz * frame.rate_hz) if frame.rate_hz != self._last.rate_hz else self._end
         chunk = Chunk(self._end, frame.rate_hz, frame.leads, frame.samples_mv, frame.lead_off)
-        self.turn = SEQ_RANGE if known and (frame.seq is not None or frame.t_s is not None) else None
+        # A clock that stepped, with a counter that did not, was set; or the device stood still, which only the arrivals can tell.
+        vouched = known and self._tally.clock_steps == steps and (frame.seq is not None or frame.t_s is not None)
+        self.turn = SEQ_RANGE if vouched else None
         self._tally.lost += lost
         self._tally.samples += frame.samples
         self._end = chunk.end

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +17,8 @@ from kernels.findings import ConfigError
 
 from ..decode.chunk import Chunk, finite, name_leads
 from ..decode.csv import Columns, CsvDecoder
-from ..decode.device import Device, Wiring
-from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
+from ..decode.device import Decoder, Device
+from ..decode.wfdb import FASTEST_HZ, UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
 
 _SIGNALS = (".hea", ".dat", ".mat")
 
@@ -59,7 +61,10 @@ def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> Re
         raise ConfigError(f"--device {device.name} comes in whole messages, which a file does not keep apart; name a serial device")
     if columns.mv_per_unit != 1.0:
         raise ConfigError("--unit is for CSV files; the device says its own, so leave it out")
-    return CaptureFile(path, device, device.wire(columns.leads, columns.rate_hz))
+    wiring = device.wire(columns.leads, columns.rate_hz)
+    return DecodedFile(
+        path, partial(device.decoder, wiring), f"nothing in it comes from {device.title}; `cardiogloss devices` names others"
+    )
 
 
 def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
@@ -76,7 +81,7 @@ def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
     with path.open("rb") as file:
         if b"\0" in file.read(4096):
             raise ConfigError("is no recording that cardiogloss reads; give a WFDB record (name or .hea) or a .csv file")
-    return CsvFile(path, columns)
+    return DecodedFile(path, lambda: CsvDecoder(columns))
 
 
 def _open_wfdb(header: Path, columns: Columns, partial: bool) -> RecordingFile:
@@ -90,11 +95,13 @@ def _open_wfdb(header: Path, columns: Columns, partial: bool) -> RecordingFile:
 
 
 @dataclass(frozen=True, slots=True)
-class CsvFile:
-    """A text file, decoded as it is read."""
+class DecodedFile:
+    """A file of text, or of a serial device's bytes as they came, decoded as it is read."""
 
     path: Path
-    columns: Columns
+    decoder: Callable[[], CsvDecoder | Decoder]
+    empty: str = ""
+    """What to say where it holds no sample, if the decoder does not."""
 
     @property
     def name(self) -> str:
@@ -105,42 +112,21 @@ class CsvFile:
         return None
 
     def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """Raises ConfigError, with the path, where leads or rate stay unknown."""
-        decoder = CsvDecoder(self.columns)
+        """Raises ConfigError, with the path, where there is no sample, or leads or rate stay unknown."""
         try:
-            with self.path.open("rb") as file:
-                while data := file.read(block):
-                    yield from decoder.feed(data)
-            yield from decoder.flush()
+            yield from self._decode(block)
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from error
 
-
-@dataclass(frozen=True, slots=True)
-class CaptureFile:
-    """The bytes of a serial device as they came, for its decoder."""
-
-    path: Path
-    device: Device
-    wiring: Wiring
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    @property
-    def duration_s(self) -> float | None:
-        return None
-
-    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """Raises ConfigError where nothing in the whole file is of this device."""
-        decoder = self.device.decoder(self.wiring)
+    def _decode(self, block: int) -> Iterator[Chunk]:
+        decoder, chunks = self.decoder(), 0
         with self.path.open("rb") as file:
-            while data := file.read(block):
-                yield from decoder.feed(data)
-        yield from decoder.flush()
-        if not decoder.tally.samples:
-            raise ConfigError(f"{self.path}: nothing in it comes from {self.device.title}; `cardiogloss devices` names the others")
+            found = chain.from_iterable(map(decoder.feed, iter(partial(file.read, block), b"")))
+            for chunk in chain(found, decoder.flush()):
+                chunks += 1
+                yield chunk
+        if not chunks and self.empty:
+            raise ConfigError(self.empty)
 
 
 class WfdbFile:
@@ -203,6 +189,27 @@ class WfdbLibraryFile:
             with _library_errors():
                 record = self._wfdb.rdrecord(self._path, sampfrom=start, sampto=min(start + step, self._samples))
             yield Chunk(start, self._rate_hz, self._leads, finite(record.p_signal.T * self._mv_per_unit))
+
+
+def columns_of(leads: str, rate: float | None, unit: str) -> Columns:
+    """What --leads, --rate and --unit say. Raises ConfigError where they cannot be so."""
+    if rate is not None and not 0 < rate <= FASTEST_HZ:
+        raise ConfigError(f"--rate {rate:g} must be positive and at most {FASTEST_HZ:g}")
+    names = tuple(name.strip() for name in leads.split(",")) if leads else ()
+    return Columns(names, rate, _mv_per_unit(unit))
+
+
+def _mv_per_unit(unit: str) -> float:
+    units_in_a_mv = mv_scale(unit)
+    if units_in_a_mv is not None:
+        return 1 / units_in_a_mv
+    try:
+        scale = float(unit)
+    except ValueError:
+        scale = math.nan
+    if not 0 < abs(scale) < math.inf:
+        raise ConfigError(f"--unit {unit!r} is unknown; allowed are mV, uV, V, or the mV of one unit as a number")
+    return scale
 
 
 @contextmanager
