@@ -91,6 +91,15 @@ class Clock:
             begun += self._take(list(group), arrival, turn)
         return begun
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether samples wait for a doubt to settle."""
+        return bool(self._held)
+
+    def settle(self, now_s: float) -> list[Chunk]:
+        """What was held back for long enough, though nothing came after it."""
+        return self._release() if self._doubt and now_s - self._doubt.at_s >= _SETTLE_S else []
+
     def flush(self) -> list[Chunk]:
         """What is held back, at the end."""
         return self._release()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -54,9 +55,9 @@ class Daemon:
         self._broker = self._connect(config)
         self._publisher = Publisher(_prefix(config), config.site, self._broker.publish if self._broker else self._output.send)
         self._wake = threading.Event()
-        self._worker = Worker(_open_engine(config, path), self._publisher.tell, self._supervisor)
+        self._worker = Worker(self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
-        self._roster = Roster(self._worker.engine, self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
+        self._roster = Roster(_open_engine(config, path), self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
         self._scoring = threading.Thread(target=self._score, name="score", daemon=True)
         self._draining = threading.Event()
         self._over = asyncio.Event()
@@ -83,12 +84,13 @@ class Daemon:
         while not self._over.is_set():
             self._supervisor.guard("tick", self._tick)
             await asyncio.sleep(_TICK_S)
+        gone = self._output.is_closed
         notify("STOPPING=1")
         await asyncio.to_thread(self._stop)
         if web:
             web.should_exit = True
         log.info("stopped", windows=self._worker.windows)
-        if self._output.is_closed:
+        if gone:
             raise BrokenPipeError("whoever read standard output has gone")
         return 1 if self._has_failed else 0
 
@@ -121,10 +123,11 @@ class Daemon:
         self._scoring.join(_FAREWELL_S)
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
-        self._publisher.tell_site(online=False)
+        self._supervisor.guard("farewell", partial(self._publisher.tell_site, online=False))
         if self._broker:
             self._broker.stop()
-        self._worker.engine.close()
+        self._output.close()
+        self._roster.engine.close()
 
     def _score(self) -> None:
         """The scoring thread. It ends when it is told to and nothing waits, or by a failure of the engine, which ends the daemon."""
@@ -139,11 +142,9 @@ class Daemon:
         return True
 
     def _change_engine(self) -> None:
-        """Between two rounds, so that no window meets another model than it was cut for."""
+        """Between two rounds. The old one goes with the last pipeline that was cut for it."""
         while not self._new_engines.empty():
-            self._worker.engine.close()
-            self._worker.engine = self._new_engines.get()
-            self._roster.rescore(self._worker.engine)
+            self._roster.rescore(self._new_engines.get())
 
     def _tick(self) -> None:
         now_s = time.monotonic()
@@ -195,6 +196,8 @@ class Daemon:
 
     def _reload(self) -> None:
         """Read the config again. A mistake in it changes nothing."""
+        if self._over.is_set():
+            return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = read_config(self._path)

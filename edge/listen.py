@@ -23,7 +23,7 @@ from .transport.open import open_transport
 
 def listen(config: Config, name: str, seconds: float) -> tuple[Chunk, ...]:
     """The chunks of the source of this name. Raises ConfigError where there is none, or where it sends nothing that can be read."""
-    source = _find(config, name)
+    source = find(config, name)
     inbox = Inbox(lambda: None)
     with _line(config, source, inbox) as reader:
         time.sleep(seconds)
@@ -40,7 +40,8 @@ def joined(chunks: tuple[Chunk, ...]) -> Samples:
     return np.concatenate([chunk.without_loose() for chunk in chunks if chunk.leads == chunks[-1].leads], axis=1)
 
 
-def _find(config: Config, name: str) -> Source:
+def find(config: Config, name: str) -> Source:
+    """The source of this name. Raises ConfigError where there is none."""
     for source in config.source:
         if name == source.name:
             return source

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields
 from typing import Literal
 
+from kernels.engine import Engine
 from kernels.signal import Samples
 
 from .alarm import Alert
@@ -50,6 +51,22 @@ class Live:
         pending = self._prepare(self._decoder.feed(arrival.data), arrival)
         if pending or self._decoder.last_error:
             self._unread = self._decoder.last_error
+        self._accounts = self._count()
+        return pending
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether samples wait for a doubt to settle."""
+        return self.clock.is_holding
+
+    @property
+    def engine(self) -> Engine:
+        """What its windows are cut for."""
+        return self._pipeline.engine
+
+    def prepare_late(self, now_s: float) -> list[Pending]:
+        """What was held back for long enough, though nothing came after it."""
+        pending = [self._take(chunk) for chunk in self.clock.settle(now_s)]
         self._accounts = self._count()
         return pending
 

@@ -100,6 +100,8 @@ def simulate_command(
     name = source or recorded.name
     names = [name] if copies == 1 else [f"{name}-{i + 1:03}" for i in range(copies)]
     settings = read_config(config) if config else None
+    if settings and (mqtt or not settings.mqtt):
+        raise ConfigError("--config must have an [mqtt] table, and goes without --mqtt")
     broker = settings.mqtt if settings else broker_at(mqtt) if mqtt else None
     with contextlib.suppress(KeyboardInterrupt):
         if broker:
@@ -117,16 +119,16 @@ def calibrate_command(
     """Measure a square pulse of known height, and say which units_per_mv makes it right."""
     from .calibrate import advise, measure
     from .config import read_config
-    from .listen import joined, listen
+    from .listen import find, joined, listen
 
     settings = read_config(config)
     _log_to_errors()
     errors.print(f"listening to {source} for {seconds:g} s: feed it a square pulse of {pulse:g} mV", highlight=False, markup=False)
     chunks = listen(settings, source, seconds)
-    wiring, kind = next((one.wiring(), one.kind) for one in settings.source if one.name == source)
+    listened = find(settings, source)
     for lead, samples in zip(chunks[-1].leads, joined(chunks), strict=True):
         measured = measure(samples, chunks[-1].rate_hz, pulse)
-        _say(advise(measured, lead, None if kind.says_itself else wiring.units_per_mv))
+        _say(advise(measured, lead, None if listened.kind.says_itself else listened.wiring().units_per_mv))
 
 
 def bench_live_command(

@@ -265,8 +265,8 @@ def _free_port() -> int:
 
 
 def _figures(sources: int, minutes: float, watcher: Watcher, metrics: dict[str, float], cores: float, memory: array[float]) -> Figures:
-    if not watcher.latency_s:
-        raise ConfigError("no score arrived; see what the daemon said above")
+    if not watcher.latency_s or not metrics:
+        raise ConfigError("no score arrived, or the daemon ended; see what it said above")
     latency_ms = np.array(watcher.latency_s) * 1e3
     half, worst = np.percentile(latency_ms, [50, 99])
     third = len(memory) // 3

@@ -66,7 +66,7 @@ class Pipeline:
         card = engine.bundle.card
         self.rate_hz = card.rate_hz
         self._source = source
-        self._engine = engine
+        self.engine = engine
         self._judge = Judge()
         self._resample = Resample(card.rate_hz)
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
@@ -106,7 +106,7 @@ class Pipeline:
             yield from self._alarm.feed(scores)
 
     def _run(self, pending: Pending) -> Iterator[Event]:
-        return self.finish(pending, score(self._engine, pending.windows))
+        return self.finish(pending, score(self.engine, pending.windows))
 
     def _advance(self, resampled: list[Chunk], ended: bool = False) -> Pending:
         known: list[tuple[int, Draft | Seen]] = []

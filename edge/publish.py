@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import sys
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,10 @@ from .score import Scores
 
 SCHEMA = 1
 """The version of every message that goes out."""
+
+_STDOUT = 1
+_MOST_LINES = 10_000
+_FAREWELL_S = 5.0
 
 _OUTGOING = re.compile(r"status|[^/]+/(scores|vitals|status|alert|alert/[^/]+)")
 
@@ -67,21 +73,59 @@ class Publisher:
 
 
 class StandardOutput:
-    """Where messages go without a broker, a line each; an alert's retained state would only repeat it."""
+    """Where messages go without a broker, a line each, written by a thread of its own.
+
+    Who scores waits for a slow reader, as a pipe has it; who tells the state of things does not.
+    """
 
     def __init__(self) -> None:
         self.is_closed = False
-        """Whether whoever read it has gone."""
+        """Whether whoever read it has gone, or it ends."""
+        self._lines: deque[bytes] = deque()
+        self._changed = threading.Condition()
+        self._is_ending = False
+        self._thread = threading.Thread(target=self._write, name="output", daemon=True)
+        self._thread.start()
 
     def send(self, topic: str, payload: str, qos: int, retain: bool) -> None:
-        """After the reader has gone it does nothing."""
-        if self.is_closed or (retain and "/alert/" in topic):
+        """An alert's retained state would only repeat it. After the reader has gone it does nothing."""
+        if retain and "/alert/" in topic:
             return
-        try:
-            sys.stdout.write(payload + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._lines) < _MOST_LINES or retain or self.is_closed)
+            if not self.is_closed and len(self._lines) < 2 * _MOST_LINES:
+                self._lines.append(payload.encode() + b"\n")
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Write what waits; nobody waits for ever for a reader that does not read."""
+        with self._changed:
+            self._is_ending = True
+            self._changed.notify_all()
+        self._thread.join(_FAREWELL_S)
+        with self._changed:
             self.is_closed = True
+            self._changed.notify_all()
+
+    def _write(self) -> None:
+        while line := self._next():
+            try:
+                while line:
+                    # Not through sys.stdout, whose lock a thread that is blocked in it would keep at the end of the process.
+                    line = line[os.write(_STDOUT, line) :]
+            except OSError:
+                with self._changed:
+                    self.is_closed = True
+                    self._changed.notify_all()
+                return
+
+    def _next(self) -> bytes:
+        """Empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._is_ending)
+            line = self._lines.popleft() if self._lines else b""
+            self._changed.notify_all()
+        return line
 
 
 def _json(message: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ class Watched:
     post: Post
     reader: Reader | None
     begun_s: float
-    """When its state last changed, or its line was last opened anew."""
+    """When its state last changed."""
     topic: str | None = None
     """What it is heard under, where it was discovered."""
     state: State = "offline"
@@ -200,8 +200,11 @@ class Roster:
         return None
 
     def _discover(self, source: Source, name: str, topic: str) -> Watched | None:
-        """The first topic of a name has it, until it is forgotten: two streams must never be joined."""
+        """The first topic of a name has it, until it is forgotten, unless the config gives the name: two streams must never be joined."""
+        assert self.config is not None
         known = self._watched.get(name)
+        if any(one.name == name and (one != source or known is None) for one in self.config.source):
+            return None
         if known:
             return known if known.topic in (None, topic) and known.config == source else None
         if len(self._watched) >= MOST_DISCOVERED or len(name) > LONGEST_NAME:
@@ -233,6 +236,8 @@ class Roster:
 
     def _flush(self, leaving: list[Watched]) -> None:
         """What waits is for one more round, once their lines are closed. Called without the lock, as those who bring bytes need it."""
+        if not leaving:
+            return
         until_s = time.monotonic() + _FAREWELL_S
         for watched in leaving:
             if watched.reader:
@@ -296,6 +301,8 @@ def _is_forgotten(watched: Watched, now_s: float) -> bool:
 
 def _silence(watched: Watched) -> str:
     live, stall_s = watched.post.live, watched.config.stall_s
+    if watched.post.inbox.held_bytes:
+        return f"what came waits for {stall_s:g} s to be scored: the monitor is late"
     if live.heard_at_s is not None and live.heard_at_s - (live.sampled_at_s or 0.0) > _UNREAD_S:
         found = f" ({live.problem})" if live.problem else ""
         return f"bytes come, but no sample for {stall_s:g} s: check {'baud and device' if watched.reader else 'device'}{found}"

@@ -59,7 +59,7 @@ def soak(recording: Path, hours: float = 24.0, sources: int = 2) -> Growth:
     with open_engine(Bundle.read(SHIPPED_BUNDLE)) as engine:
         publisher = Publisher("cardiogloss", "soak", lambda topic, payload, qos, retain: told.append(told.pop() + 1))
         supervisor = Supervisor()
-        worker = Worker(engine, publisher.tell, supervisor)
+        worker = Worker(publisher.tell, supervisor)
         roster = Roster(engine, supervisor, lambda: None, publisher.owns, monotonic_s=clock, since_1970_s=clock)
         roster.apply(Config(source=(Source(mqtt="cardiogloss/soak/+/ecg"),)))
         streams = [pieces(recorded, frame, plan(recorded, frame), repeat=True) for _ in range(sources)]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
 from kernels.engine import Engine
 
@@ -36,7 +37,6 @@ class Post:
 class Worker:
     """Scores in rounds: whatever came while one round ran is the next one's. Used by one thread at a time."""
 
-    engine: Engine
     tell: Tell
     supervisor: Supervisor
     windows: int = 0
@@ -47,17 +47,19 @@ class Worker:
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
         # Whether a source has ended is asked before what waits is taken: what came before its end must not come after its flush.
-        taken = [(post, post.ended, post.inbox.take()) for post in posts if post.ended or post.inbox.held_bytes]
+        busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding]
+        taken = [(post, post.ended, post.inbox.take()) for post in busy]
         prepared = ((post.live, pending) for post, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
-            self._finish(batch)
+            for engine, same in groupby(batch, key=lambda item: item[0].engine):
+                self._finish(engine, list(same))
         self.rounds += 1
         self.progress_s = time.monotonic()
         return sum(len(arrivals) for _, _, arrivals in taken)
 
-    def _finish(self, batch: Sequence[tuple[Live, Pending]]) -> None:
+    def _finish(self, engine: Engine, batch: Sequence[tuple[Live, Pending]]) -> None:
         windows = [window for _, pending in batch for window in pending.windows]
-        probability = score(self.engine, windows)
+        probability = score(engine, windows)
         done = 0
         for live, pending in batch:
             rows = probability[done : done + len(pending.windows)]
@@ -69,6 +71,8 @@ class Worker:
     def _prepare(self, post: Post, ended: bool, arrivals: Sequence[Arrival]) -> Iterator[Pending]:
         for arrival in arrivals:
             yield from self.supervisor.guard(post.live.name, partial(post.live.prepare, arrival)) or ()
+        if post.live.is_holding:
+            yield from self.supervisor.guard(post.live.name, partial(post.live.prepare_late, time.monotonic())) or ()
         if ended:
             post.ended = False
             yield from self.supervisor.guard(post.live.name, partial(post.live.prepare_end, _end())) or ()

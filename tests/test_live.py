@@ -26,7 +26,7 @@ from edge.config import Config, Source
 from edge.decode.chunk import Chunk
 from edge.decode.device import Decoder, Wiring
 from edge.decode.devices import device
-from edge.decode.frame import FrameDecoder
+from edge.decode.frame import FrameDecoder, FrameEncoder
 from edge.health import Health, SourceHealth
 from edge.inbox import LITTLE_BYTES, OVERHEAD_BYTES, Inbox
 from edge.live import Live
@@ -163,7 +163,7 @@ def stretches(excerpt: Chunk) -> dict[str, Chunk]:
 def test_sources_scored_together_are_told_what_each_is_told_alone(size: int, stretches: dict[str, Chunk], engine: Engine) -> None:
     """However much comes at once; and a round with more windows than a batch is still in order."""
     told = _Told()
-    together, posts = Worker(engine, told, Supervisor()), _posts(list(stretches), engine)
+    together, posts = Worker(told, Supervisor()), _posts(list(stretches), engine)
     sent = [frames(chunk) for chunk in stretches.values()]
     for at in range(0, 250, size):
         for post, data in zip(posts, sent, strict=True):
@@ -186,7 +186,7 @@ def test_a_backlog_is_scored_in_batches_and_told_as_it_goes(excerpt: Chunk, engi
 
     monkeypatch.setattr(worker, "score", counted)
     told = _Told()
-    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
+    one, (post,) = Worker(told, Supervisor()), _posts(["one"], engine)
     for frame in frames(excerpt):
         post.inbox.put(_arrival(frame))
     assert one.round([post]) == 2700
@@ -199,7 +199,7 @@ def test_what_comes_right_before_the_end_of_a_source_is_not_flushed_away(excerpt
     """The end is set by another thread, while a round that has already taken what waited goes on."""
     chunk, told = between(excerpt, 0, 25), _Told()
     sent = frames(chunk)
-    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
+    one, (post,) = Worker(told, Supervisor()), _posts(["one"], engine)
 
     class Late(Inbox):
         def take(self) -> list[Arrival]:
@@ -227,7 +227,7 @@ class _Faulty(FrameDecoder):
 def test_a_fault_of_ours_in_one_source_does_not_silence_the_others(stretches: dict[str, Chunk], engine: Engine) -> None:
     told = _Told()
     names = ["faulty", *stretches]
-    one, posts = Worker(engine, told, Supervisor()), _posts(names, engine, faulty=lambda: _Faulty(WIRING))
+    one, posts = Worker(told, Supervisor()), _posts(names, engine, faulty=lambda: _Faulty(WIRING))
     for post in posts:
         for frame in frames(stretches[post.live.name]) if post.live.name in stretches else [b"1", b"2"]:
             post.inbox.put(_arrival(frame))
@@ -239,7 +239,7 @@ def test_a_fault_of_ours_in_one_source_does_not_silence_the_others(stretches: di
 
 def test_an_event_has_the_time_of_day_at_which_its_sample_came(excerpt: Chunk, engine: Engine) -> None:
     told = _Told()
-    one, (post,) = Worker(engine, told, Supervisor()), _posts(["one"], engine)
+    one, (post,) = Worker(told, Supervisor()), _posts(["one"], engine)
     for i, frame in enumerate(frames(between(excerpt, 0, 12))):
         post.inbox.put(_arrival(frame, 0.1 * (i + 1)))
         one.round([post])
@@ -422,6 +422,36 @@ def test_a_clock_that_jumps_is_a_pause_where_nothing_came_meanwhile_else_it_was_
     assert live.accounts()["clock_steps"] == 1
 
 
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_a_pause_is_a_gap_however_many_frames_come_at_once(together: int, engine: Engine) -> None:
+    """A frame behind the doubtful one must not vouch for it."""
+    live = Live("one", partial(device("frame").decoder, WIRING), Pipeline("one", engine))
+    wiring = Wiring(("II",), 250.0, 1000.0)
+    before, after = FrameEncoder(wiring, 1.7e9), FrameEncoder(wiring, 1.7e9 + 25)
+    after._seq = 20
+    second = np.zeros((1, 250), np.float32)
+    data = [before.feed(second) for _ in range(20)] + [after.feed(second) for _ in range(20)]
+    for i in range(0, 40, together):
+        at_s = i + together + (5.0 if i >= 20 else 0.0)
+        live.prepare(_arrival(b"".join(data[i : i + together]), at_s, silent_s=together + (5.0 if i == 20 else 0.0)))
+    live.prepare_end(_arrival(b"", 60.0))
+    assert live.accounts()["lost"] == pytest.approx(1250, abs=70)
+
+
+def test_samples_in_doubt_are_not_held_until_the_next_message(engine: Engine) -> None:
+    live = Live("one", partial(device("json").decoder, device("json").wire()), Pipeline("one", engine))
+
+    def message(seq: int) -> bytes:
+        return json.dumps({"seq": seq, "hz": 250, "leads": ["I"], "mv": [0.0] * 2500}).encode()
+
+    for seq, at_s in ((0, 10.0), (1, 20.0)):
+        live.prepare(_arrival(message(seq), at_s, silent_s=10.0))
+    live.prepare(_arrival(json.dumps({"hz": 250, "leads": ["I"], "mv": [0.0] * 2500}).encode(), 60.0, silent_s=40.0))
+    assert live.is_holding and not live.prepare_late(60.4)
+    (pending,) = live.prepare_late(60.6)
+    assert pending.known and not live.is_holding
+
+
 # Roster
 
 
@@ -442,7 +472,7 @@ def test_other_words_about_the_same_state_are_told_only_now_and_then(engine: Eng
     """What is wrong with a message may differ from one to the next."""
     clock = _Virtual()
     roster, told = _roster(engine, clock, Source(mqtt="+/ecg")), list[str | None]()
-    scorer = Worker(engine, lambda *event: None, Supervisor())
+    scorer = Worker(lambda *event: None, Supervisor())
     for i in range(100):
         clock.now_s += 0.25
         roster.hear("a/ecg", b"?" * (i + 1) + b"{", False)
@@ -462,7 +492,7 @@ def test_one_name_is_one_topic_and_a_retained_message_is_none(engine: Engine) ->
 
 def test_a_source_that_came_and_stalled_says_what_to_check(engine: Engine, excerpt: Chunk) -> None:
     clock = _Virtual()
-    roster, scorer = _roster(engine, clock, Source(name="one", mqtt="one/ecg")), Worker(engine, lambda *event: None, Supervisor())
+    roster, scorer = _roster(engine, clock, Source(name="one", mqtt="one/ecg")), Worker(lambda *event: None, Supervisor())
     for frame in frames(between(excerpt, 0, 1)):
         roster.hear("one/ecg", frame, False)
     scorer.round(roster.posts())
@@ -487,6 +517,15 @@ def test_a_named_topic_goes_to_its_name_whatever_the_order_of_the_sources(engine
     roster.hear("ward/bed1/ecg", b"1", False)
     roster.hear("ward/bed2/ecg", b"1", False)
     assert {watched.name: watched.post.inbox.held_bytes > 0 for watched in roster.watched()} == {"p1": True, "bed2": True}
+
+
+def test_a_name_that_the_config_gives_is_never_discovered(engine: Engine) -> None:
+    """Nor while its line is only about to be opened, as during a reload."""
+    named = Source(name="bed1", device="frame", serial="/nowhere")
+    roster = Roster(engine, Supervisor(), lambda: None, monotonic_s=_Virtual())
+    roster.config = Config(source=(Source(mqtt="ward/+/ecg"), named))
+    roster.hear("ward/bed1/ecg", b"1", False)
+    assert roster.watched() == [] and roster.ignored == 1
 
 
 def test_a_source_that_the_config_comes_to_name_is_no_longer_the_discovered_one(engine: Engine) -> None:
@@ -590,11 +629,31 @@ def test_a_line_that_meets_a_fault_of_ours_is_tried_again() -> None:
 def test_when_whoever_read_standard_output_has_gone_it_is_known_and_nothing_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    monkeypatch.setattr("sys.stdout", os.fdopen(writing, "w"))
+    monkeypatch.setattr("edge.publish._STDOUT", writing)
     output = StandardOutput()
     output.send("a", "b", 0, False)
+    wait_for(lambda: output.is_closed, "the end to be known")
     output.send("a", "b", 0, False)
-    assert output.is_closed
+    output.close()
+    os.close(writing)
+
+
+def test_a_reader_of_standard_output_that_does_not_read_keeps_who_scores_waiting_but_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr("edge.publish._STDOUT", writing)
+    monkeypatch.setattr("edge.publish._FAREWELL_S", 0.2)
+    monkeypatch.setattr("edge.publish._MOST_LINES", 10)
+    output = StandardOutput()
+    scoring = threading.Thread(target=lambda: [output.send("a/scores", "x" * 10_000, 0, False) for _ in range(50)], daemon=True)
+    scoring.start()
+    scoring.join(0.3)
+    assert scoring.is_alive()
+    output.send("a/status", "told at once", 1, True)
+    output.close()
+    scoring.join(5)
+    assert not scoring.is_alive()
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize(("topic", "own"), [

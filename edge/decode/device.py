@@ -66,7 +66,7 @@ class Decoder(ABC):
     """Bytes of one device in any cut -> chunks. Never raises, whatever the bytes: it skips, finds its place again and counts."""
 
     turn: int | None = None
-    """How many samples the device counts before it begins anew; None where it does not count, and a silence may hide any loss."""
+    """How many samples the device counts before it begins anew; None where it does not count, or not before each of the last chunks."""
 
     last_error: str | None = None
     """What was wrong with the last bytes that could not be read, where there are words for it."""

@@ -40,8 +40,8 @@ from kernels.signal import LEADS, Samples
 from .chunk import LEFT_OUT, Chunk, finite
 from .device import Decoder, Device, Encoder, Wiring
 from .framing import Framer, Shape
+from .sequence import SEQ_RANGE, Sequencer
 from .sequence import Frame as Frame
-from .sequence import Sequencer
 from .wfdb import FASTEST_HZ
 
 MAGIC = b"\xecgl"
@@ -139,7 +139,7 @@ class FrameDecoder(Decoder):
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks of the frames that these bytes complete."""
-        garbage = self.tally.garbage
+        garbage, self.turn = self.tally.garbage, SEQ_RANGE
         for found in self._framer.feed(data):
             yield from self._place(found)
         if self.tally.garbage > garbage:
@@ -153,7 +153,7 @@ class FrameDecoder(Decoder):
 
     def _place(self, found: bytes) -> Iterator[Chunk]:
         for chunk in self._sequencer.feed(_read(found)):
-            self.turn = self._sequencer.turn
+            self.turn = self.turn and self._sequencer.turn
             yield chunk
 
 

@@ -53,6 +53,7 @@ class MessageDecoder(Decoder):
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
         """The chunks that this whole message sets free."""
+        self.turn = SEQ_RANGE
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 frames = tuple(self.read(data))
@@ -69,7 +70,7 @@ class MessageDecoder(Decoder):
 
     def _told(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
-            self.turn = self._sequencer.turn
+            self.turn = self.turn and self._sequencer.turn
             yield chunk
 
 
