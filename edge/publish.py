@@ -81,6 +81,7 @@ class StandardOutput:
     def __init__(self) -> None:
         self.is_closed = False
         """Whether whoever read it has gone, or it ends."""
+        self._to = _STDOUT
         self._lines: deque[bytes] = deque()
         self._changed = threading.Condition()
         self._is_ending = False
@@ -112,7 +113,7 @@ class StandardOutput:
             try:
                 while line:
                     # Not through sys.stdout, whose lock a thread that is blocked in it would keep at the end of the process.
-                    line = line[os.write(_STDOUT, line) :]
+                    line = line[os.write(self._to, line) :]
             except OSError:
                 with self._changed:
                     self.is_closed = True

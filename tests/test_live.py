@@ -653,6 +653,7 @@ def test_a_reader_of_standard_output_that_does_not_read_keeps_who_scores_waiting
     scoring.join(5)
     assert not scoring.is_alive()
     os.close(reading)
+    output._thread.join(5)
     os.close(writing)
 
 
