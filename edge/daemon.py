@@ -26,11 +26,12 @@ from .config import Config, Http, Mqtt, read_config
 from .health import Health, app
 from .log import configure_log
 from .publish import Publisher, StandardOutput
-from .roster import Roster, Watched
+from .roster import Roster
 from .scribe import Scribe
 from .supervisor import Supervisor
 from .systemd import notify
 from .transport.mqtt import Broker
+from .watched import Watched
 from .worker import Worker
 
 _TICK_S = 0.25

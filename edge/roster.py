@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from kernels.engine import Engine
 
 from .clock import Arrival
 from .config import Config, Source
-from .health import SourceHealth
 from .inbox import Inbox
-from .live import Live, State
+from .live import Live
 from .pipeline import Options, Pipeline
 from .reader import Reader
 from .record import Recorder
@@ -25,65 +23,19 @@ from .scribe import Recording, Scribe
 from .supervisor import Supervisor
 from .transport.open import open_transport
 from .transport.stream import Transport
+from .watched import Watched, is_forgotten, look_at
 from .worker import Post
 
 LONGEST_NAME = 64
 """Of a source; a longer topic level is refused."""
 MOST_DISCOVERED = 512
 """More topics than this are noise, or an attack."""
-FORGET_S = 3600.0
-"""A discovered source that was silent for so long is no longer watched."""
 
 _FAREWELL_S = 1.0
 _UNITS_PER_MV = 1000.0
 """Of a recording, where the device's messages say no scale once for all."""
 
-_NEWS_S = 5.0
-"""New words about the same state are told no more often."""
-_UNREAD_S = 1.0
-"""Bytes that come so long after the last sample make none: a cut frame is no such thing."""
-
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Watched:
-    """One source with all that serves it."""
-
-    config: Source
-    name: str
-    post: Post
-    reader: Reader | None
-    begun_s: float
-    """When its state last changed."""
-    topic: str | None = None
-    """What it is heard under, where it was discovered."""
-    state: State = "offline"
-    heard_s: float | None = None
-    """When the last message came, for a source on MQTT."""
-    told: tuple[State, str | None] = ("offline", None)
-    """State and reason as they were last told."""
-    told_s: float = -math.inf
-
-    @property
-    def required(self) -> bool:
-        """Whether the config names it, so that its silence is a fault."""
-        return bool(self.config.name)
-
-    @property
-    def why(self) -> str | None:
-        """Why it is not online, or what is wrong although it is."""
-        silence = _silence(self) if self.state == "stalled" else None
-        return (self.reader.problem if self.reader else None) or silence or self.post.live.problem
-
-    def health(self) -> SourceHealth:
-        """Everything an operator may want to know."""
-        live, inbox, reader = self.post.live, self.post.inbox, self.reader
-        opened = reader.opened if reader else 0
-        return SourceHealth(
-            self.name, self.state, self.required, self.why, live.accounts(), inbox.dropped_bytes, opened, inbox.held_bytes,
-            live.clock.rate_hz, live.clock.drift_ppm,
-        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -156,9 +108,9 @@ class Roster:
 
     def tick(self, now_s: float) -> list[Watched]:
         """Look at every source; those of which there is news. A stalled line is opened anew."""
-        changed = [watched for watched in self.watched() if _look_at(watched, now_s)]
+        changed = [watched for watched in self.watched() if look_at(watched, now_s)]
         with self._lock:
-            forgotten = [watched for watched in self._watched.values() if _is_forgotten(watched, now_s)]
+            forgotten = [watched for watched in self._watched.values() if is_forgotten(watched, now_s)]
             self._remove(forgotten)
         self._flush(forgotten)
         with self._lock:
@@ -257,53 +209,3 @@ class Roster:
             return None
         recorder = Recorder(table.folder, name, source.wiring().units_per_mv or _UNITS_PER_MV, table.rotate_s, int(table.limit_mb * 1e6))
         return Recording(self.scribe, recorder)
-
-
-def _look_at(watched: Watched, now_s: float) -> bool:
-    """Whether there is news."""
-    before, watched.state = watched.state, _state(watched, now_s)
-    if watched.state != before:
-        watched.begun_s = now_s
-    elif watched.state == "stalled" and watched.reader and _is_quiet(watched, now_s):
-        watched.reader.reopen(_silence(watched))
-    return _is_news(watched, now_s)
-
-
-def _is_news(watched: Watched, now_s: float) -> bool:
-    """Another state at once, other words about the same only now and then: they may change with every message."""
-    news = watched.state, watched.why
-    if news == watched.told or (news[0] == watched.told[0] and now_s - watched.told_s < _NEWS_S):
-        return False
-    watched.told, watched.told_s = news, now_s
-    return True
-
-
-def _state(watched: Watched, now_s: float) -> State:
-    sampled_s, reader = watched.post.live.sampled_at_s, watched.reader
-    if sampled_s is not None and now_s - sampled_s <= watched.config.stall_s:
-        return "online"
-    if reader and (reader.failed or reader.ended):
-        return "offline"
-    if reader is None:
-        return "offline" if sampled_s is None else "stalled"
-    return "stalled" if sampled_s is not None or _is_quiet(watched, now_s) else watched.state
-
-
-def _is_quiet(watched: Watched, now_s: float) -> bool:
-    """Whether its line has been open for long enough to have sent something."""
-    opened_s = watched.reader.opened_s if watched.reader else 0.0
-    return now_s - max(opened_s, watched.begun_s) > watched.config.stall_s
-
-
-def _is_forgotten(watched: Watched, now_s: float) -> bool:
-    return not watched.required and watched.state != "online" and now_s - watched.begun_s > FORGET_S
-
-
-def _silence(watched: Watched) -> str:
-    live, stall_s = watched.post.live, watched.config.stall_s
-    if watched.post.inbox.held_bytes:
-        return f"what came waits for {stall_s:g} s to be scored: the monitor is late"
-    if live.heard_at_s is not None and live.heard_at_s - (live.sampled_at_s or 0.0) > _UNREAD_S:
-        found = f" ({live.problem})" if live.problem else ""
-        return f"bytes come, but no sample for {stall_s:g} s: check {'baud and device' if watched.reader else 'device'}{found}"
-    return f"nothing came for {stall_s:g} s: check {'the cable, and ' if watched.reader else ''}that the device sends"
