@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from kernels.signal import Samples
 
 from .chunk import LEFT_OUT, Chunk
-from .device import Decoder, Device, Encoder, Stretches, Tally, Wiring
-from .framing import count_lost
+from .device import Decoder, Device, Stretches, Tally, Wiring
+from .framing import CountedEncoder, count_lost
 
 SIGNALS = 6
 TURN = 16
@@ -169,21 +169,17 @@ class BitalinoDecoder(Decoder):
         return units + [(bits >> shift & 0x3F) << 4 for shift in self._shifts[_FINE:]]
 
 
-class BitalinoEncoder(Encoder):
+class BitalinoEncoder(CountedEncoder):
     """The frames that the device sends, its digital inputs 0."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
+        super().__init__(wiring)
         self._length = frame_length(len(wiring.leads))
         self._shifts = _shifts(len(wiring.leads))
-        self._sent = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """A frame a sample. The device knows of no electrode that is off."""
-        rows: list[list[int]] = self._wiring.to_units(samples_mv, 0, 1023).tolist()
-        frames = [self._pack(self._sent + i, row) for i, row in enumerate(rows)]
-        self._sent += len(frames)
-        return b"".join(frames)
+        return self._number(self._wiring.to_units(samples_mv, 0, 1023).tolist(), self._pack)
 
     def _pack(self, number: int, row: list[int]) -> bytes:
         bits = (number % TURN) << 8 * self._length - 4

@@ -11,8 +11,8 @@ import struct
 from kernels.signal import Samples
 
 from .chunk import LEFT_OUT
-from .device import Device, Encoder, Wiring
-from .framing import FramedDecoder, count_lost, fixed, join_24
+from .device import Device, Wiring
+from .framing import CountedEncoder, FramedDecoder, count_lost, fixed, join_24
 
 SIGNALS = 8
 UNITS_PER_MV = (2**23 - 1) * 24 / 4500
@@ -77,31 +77,21 @@ class DaisyDecoder(FramedDecoder):
             self._pair = count // 2
 
 
-class CytonEncoder(Encoder):
+class CytonEncoder(CountedEncoder):
     """The frames that the board sends, its other bytes 0."""
-
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-        self._count = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """A frame a sample. A lead that is off is railed."""
-        rows = _railed(self._wiring, samples_mv, lead_off)
-        frames = [_pack(self._count + i, row) for i, row in enumerate(rows)]
-        self._count += len(frames)
-        return b"".join(frames)
+        return self._number(_railed(self._wiring, samples_mv, lead_off), _pack)
 
 
-class DaisyEncoder(CytonEncoder):
+class DaisyEncoder(CountedEncoder):
     """The frames that both boards send, two a sample."""
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """Two frames a sample. A lead that is off is railed."""
         rows = _railed(self._wiring, samples_mv, lead_off)
-        halves = [half for row in rows for half in (row[SIGNALS:], row[:SIGNALS])]
-        frames = [_pack(self._count + i, half) for i, half in enumerate(halves)]
-        self._count += len(frames)
-        return b"".join(frames)
+        return self._number([half for row in rows for half in (row[SIGNALS:], row[:SIGNALS])], _pack)
 
 
 def _railed(wiring: Wiring, samples_mv: Samples, lead_off: tuple[str, ...]) -> list[list[int]]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.findings import ConfigError
-from kernels.signal import Samples
+from kernels.signal import LEADS, Samples
 
 from .chunk import LEFT_OUT, Chunk, finite, name_leads
 from .wfdb import FASTEST_HZ
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -52,14 +55,22 @@ class Wiring:
 
     def to_mv(self, rows: Sequence[Sequence[float]]) -> Samples:
         """Rows of units, a row a sample and a column a signal -> [kept leads, n] in mV; NaN stays NaN."""
-        columns = [i for i, lead in enumerate(self.leads) if lead != LEFT_OUT]
-        units = np.asarray(rows, np.float64).reshape(len(rows), len(self.leads))[:, columns].T
+        units = self.keep(np.asarray(rows, np.float64).reshape(len(rows), len(self.leads)).T)
         return finite((units - self.zero) / self.units_per_mv)
+
+    def keep(self, signals: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        """The rows [kept leads, n] of all signals [signals, n]."""
+        return signals[[i for i, lead in enumerate(self.leads) if lead != LEFT_OUT]]
 
     def to_units(self, samples_mv: Samples, lowest: int, highest: int) -> npt.NDArray[np.int64]:
         """Samples [signals, n] in mV -> rows [n, signals] of what an ADC with these limits reads; NaN is read as 0 mV."""
         units = np.nan_to_num(samples_mv).astype(np.float64) * self.units_per_mv + self.zero
         return np.clip(np.rint(units), lowest, highest).astype(np.int64).T
+
+
+def of_twelve(wiring: Wiring) -> Wiring:
+    """All twelve leads, where the wiring of bytes that say their leads themselves names none."""
+    return wiring if wiring.leads else replace(wiring, leads=LEADS)
 
 
 class Decoder(ABC):

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples, standard_lead
 
-from .device import Device, Encoder, Wiring
-from .json_frame import MOST_SIGNALS, MessageDecoder, Refused, build, kept_rows, number, parse, rate, show
+from .device import Device, Encoder, Wiring, of_twelve
+from .json_frame import MOST_SIGNALS, MessageDecoder, Refused, build, number, parse, rate, show
 from .sequence import Frame
 from .wfdb import FASTEST_HZ, mv_scale
 
@@ -180,14 +180,14 @@ class FhirEncoder(Encoder):
         """`begin_s` is the time of the first sample since 1970, without which no loss is noticed. Raises ConfigError without a rate."""
         if not wiring.rate_hz:
             raise ConfigError("rate_hz must be given, so that the messages can say it")
-        self._wiring = wiring
+        self._wiring = of_twelve(wiring)
         self._factor = 1 / (wiring.units_per_mv or 1000.0)
         self._begin_s = begin_s
         self._sent = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """Samples [signals, n] of the wiring's leads, or of all twelve where it names none."""
-        leads, kept = kept_rows(self._wiring, samples_mv)
+        leads, kept = self._wiring.kept, self._wiring.keep(samples_mv)
         document: dict[str, Any] = {"resourceType": "Observation", "status": "preliminary", "code": _concept(_MDC_OF_ALL_LEADS, "")}
         if self._begin_s is not None:
             moment = datetime.fromtimestamp(self._begin_s + self._sent / self._wiring.rate_hz, timezone.utc)

@@ -37,8 +37,8 @@ import numpy.typing as npt
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples
 
-from .chunk import LEFT_OUT, Chunk, finite
-from .device import Decoder, Device, Encoder, Wiring
+from .chunk import Chunk, finite
+from .device import Decoder, Device, Encoder, Wiring, of_twelve
 from .framing import Framer, Shape
 from .sequence import SEQ_RANGE, Sequencer
 from .sequence import Frame as Frame
@@ -164,24 +164,22 @@ class FrameEncoder(Encoder):
         """`begin_s` is the time of the first sample since 1970; None for a device without a clock."""
         if not round(wiring.rate_hz * 1e3) > 0:
             raise ConfigError("rate_hz must be given, so that the frames can say it")
-        self._wiring = wiring
+        self._wiring = of_twelve(wiring)
         self._begin_s = begin_s
         self._seq = 0
         self._sent = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """Samples [signals, n] of the wiring's leads, or of all twelve where it names none."""
-        leads = self._wiring.leads or LEADS
-        rows = [row for row, lead in enumerate(leads) if lead != LEFT_OUT]
-        kept, most = samples_mv[rows], (LONGEST - 38) // (2 * len(rows))
-        pieces = (kept[:, at : at + most] for at in range(0, kept.shape[1], most))
-        return b"".join(self._pack(tuple(leads[row] for row in rows), piece, lead_off) for piece in pieces)
+        kept = self._wiring.keep(samples_mv)
+        most = (LONGEST - 38) // (2 * len(kept))
+        return b"".join(self._pack(kept[:, at : at + most], lead_off) for at in range(0, kept.shape[1], most))
 
-    def _pack(self, leads: tuple[str, ...], samples_mv: Samples, lead_off: tuple[str, ...]) -> bytes:
+    def _pack(self, samples_mv: Samples, lead_off: tuple[str, ...]) -> bytes:
         rate_hz = self._wiring.rate_hz
         t_s = None if self._begin_s is None else self._begin_s + self._sent / rate_hz
-        data = pack(Frame(self._seq, t_s, rate_hz, leads, samples_mv, lead_off), self._wiring.units_per_mv)
-        self._seq = (self._seq + 1) % (1 << 32)
+        data = pack(Frame(self._seq, t_s, rate_hz, self._wiring.kept, samples_mv, lead_off), self._wiring.units_per_mv)
+        self._seq = (self._seq + 1) % SEQ_RANGE
         self._sent += samples_mv.shape[1]
         return data
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .chunk import Chunk
-from .device import Decoder, Stretches, Tally, Wiring
+from .device import Decoder, Encoder, Stretches, Tally, Wiring
 
 
 def _always(frame: bytes, head: bytes) -> bool:
@@ -176,6 +176,19 @@ class FramedDecoder(Decoder):
         for frame in frames:
             self._read(frame)
         yield from self._stretches.take()
+
+
+class CountedEncoder(Encoder):
+    """The encoder of a device that numbers its frames, from 0."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._count = 0
+
+    def _number(self, rows: Sequence[list[int]], pack: Callable[[int, list[int]], bytes]) -> bytes:
+        """A frame for each row; `pack` makes it of its number, which the device may begin anew, and the row."""
+        first, self._count = self._count, self._count + len(rows)
+        return b"".join(pack(first + i, row) for i, row in enumerate(rows))
 
 
 def count_lost(last: int | None, now: int, turn: int) -> int:

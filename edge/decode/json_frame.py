@@ -23,7 +23,7 @@ from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples, standard_lead
 
 from .chunk import LEFT_OUT, Chunk, finite
-from .device import Decoder, Device, Encoder, Wiring
+from .device import Decoder, Device, Encoder, Wiring, of_twelve
 from .sequence import SEQ_RANGE, Frame, Sequencer
 from .wfdb import FASTEST_HZ
 
@@ -234,28 +234,21 @@ class JsonEncoder(Encoder):
         """`begin_s` is the time of the first sample since 1970; None for a device without a clock. Raises ConfigError without a rate."""
         if not wiring.rate_hz:
             raise ConfigError("rate_hz must be given, so that the messages can say it")
-        self._wiring = wiring
+        self._wiring = of_twelve(wiring)
         self._begin_s = begin_s
         self._seq = 0
         self._sent = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """Samples [signals, n] of the wiring's leads, or of all twelve where it names none."""
-        leads, kept = kept_rows(self._wiring, samples_mv)
-        document = {"v": 1, "seq": self._seq, "hz": self._wiring.rate_hz, "leads": leads, "lead_off": list(lead_off)}
+        kept = self._wiring.keep(samples_mv)
+        document = {"v": 1, "seq": self._seq, "hz": self._wiring.rate_hz, "leads": self._wiring.kept, "lead_off": list(lead_off)}
         if self._begin_s is not None:
             document["t"] = self._begin_s + self._sent / self._wiring.rate_hz
         mv = [[None if math.isnan(value) else value for value in row] for row in kept.astype(np.float64).tolist()]
         self._seq = (self._seq + 1) % SEQ_RANGE
         self._sent += samples_mv.shape[1]
         return json.dumps(document | {"mv": mv}, separators=(",", ":")).encode()
-
-
-def kept_rows(wiring: Wiring, samples_mv: Samples) -> tuple[list[str], Samples]:
-    """The leads to send, and their samples [leads, n]."""
-    leads = wiring.leads or LEADS
-    rows = [row for row, lead in enumerate(leads) if lead != LEFT_OUT]
-    return [leads[row] for row in rows], samples_mv[rows]
 
 
 DEVICE = Device(

@@ -11,8 +11,8 @@ from dataclasses import replace
 from kernels.signal import Samples
 
 from .chunk import LEFT_OUT
-from .device import Device, Encoder, Wiring
-from .framing import FramedDecoder, count_lost, fixed
+from .device import Device, Wiring
+from .framing import CountedEncoder, FramedDecoder, count_lost, fixed
 
 SIGNALS = 6
 UNITS_PER_MV = -1024 * 2.848 / 5
@@ -58,19 +58,16 @@ class OlimexDecoder(FramedDecoder):
         self._stretches.add(units, lost)
 
 
-class OlimexEncoder(Encoder):
-    """The frames that the board sends."""
+def _pack(count: int, row: list[int]) -> bytes:
+    return _FRAME.pack(_SYNC, _VERSION, count % 256, *row, _SWITCHES)
 
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-        self._count = 0
+
+class OlimexEncoder(CountedEncoder):
+    """The frames that the board sends."""
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """A frame a sample. The board knows of no electrode that is off."""
-        rows: list[list[int]] = self._wiring.to_units(samples_mv, 0, _LARGEST).tolist()
-        frames = [_FRAME.pack(_SYNC, _VERSION, (self._count + i) % 256, *row, _SWITCHES) for i, row in enumerate(rows)]
-        self._count += len(frames)
-        return b"".join(frames)
+        return self._number(self._wiring.to_units(samples_mv, 0, _LARGEST).tolist(), _pack)
 
 
 _OFFICIAL = Device(

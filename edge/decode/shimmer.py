@@ -6,12 +6,13 @@ Source: Shimmer's LogAndStream firmware (`EXG_readData`) and Java driver; the AD
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 from kernels.signal import Samples
 
 from .chunk import LEFT_OUT
-from .device import Device, Encoder, Wiring
-from .framing import FramedDecoder, Shape, join_24
+from .device import Device, Wiring
+from .framing import CountedEncoder, FramedDecoder, Shape, join_24
 
 CLOCK_HZ = 32768
 UNITS_PER_MV = 6 * (2**23 - 1) / 2420
@@ -79,23 +80,19 @@ class ShimmerDecoder(FramedDecoder):
         return tuple(lead for i, lead in enumerate(self._wiring.leads) if lead != LEFT_OUT and inputs >> 2 * i & 3)
 
 
-class ShimmerEncoder(Encoder):
+class ShimmerEncoder(CountedEncoder):
     """The packets that the unit sends."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
+        super().__init__(wiring)
         self._period = CLOCK_HZ / wiring.rate_hz
-        self._sent = 0
 
     def feed(self, samples_mv: Samples, lead_off: tuple[str, ...] = ()) -> bytes:
         """A packet a sample. A lead that is off shows at both its inputs."""
         inputs = sum(3 << 2 * i for i, lead in enumerate(self._wiring.leads) if lead in lead_off)
-        rows: list[list[int]] = self._wiring.to_units(samples_mv, -_FULL_SCALE, _FULL_SCALE - 1).tolist()
-        packets = [self._pack(self._sent + i, row, inputs) for i, row in enumerate(rows)]
-        self._sent += len(packets)
-        return b"".join(packets)
+        return self._number(self._wiring.to_units(samples_mv, -_FULL_SCALE, _FULL_SCALE - 1).tolist(), partial(self._pack, inputs))
 
-    def _pack(self, number: int, row: list[int], inputs: int) -> bytes:
+    def _pack(self, inputs: int, number: int, row: list[int]) -> bytes:
         ticks = round(number * self._period) % _TURN
         a, b, c, d = (unit.to_bytes(3, "big", signed=True) for unit in row)
         chips = bytes((_FRESH | inputs & 0xF,)) + a + b + bytes((_FRESH | inputs >> 4,)) + c + d
