@@ -49,20 +49,8 @@ class Live:
             self._start_decoder()
         self.heard_at_s, self._decoder.last_error = arrival.at_s, None
         pending = self._prepare(self._decoder.feed(arrival.data), arrival)
-        if pending or self._decoder.last_error:
-            self._unread = self._decoder.last_error
         self._accounts = self._count()
         return pending
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether samples wait for a doubt to settle."""
-        return self.clock.is_holding
-
-    @property
-    def engine(self) -> Engine:
-        """What its windows are cut for."""
-        return self._pipeline.engine
 
     def prepare_late(self, now_s: float) -> list[Pending]:
         """What was held back for long enough, though nothing came after it."""
@@ -78,6 +66,16 @@ class Live:
         if self._recording:
             self._recording.end()
         return [*pending, self._pipeline.prepare_end()]
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether samples wait for a doubt to settle."""
+        return self.clock.is_holding
+
+    @property
+    def engine(self) -> Engine:
+        """What its windows are cut for."""
+        return self._pipeline.engine
 
     def finish(self, pending: Pending, probability: Samples) -> Iterator[tuple[Event, float]]:
         """With the engine's rows [windows, findings]: each event and its seconds since 1970."""
@@ -111,7 +109,9 @@ class Live:
     def _prepare(self, chunks: Iterator[Chunk], arrival: Arrival) -> list[Pending]:
         accepted = [chunk for chunk in chunks if self._accepts(chunk)]
         if accepted:
-            self.sampled_at_s, self._decoder.last_error = arrival.at_s, None
+            self.sampled_at_s, self._unread = arrival.at_s, None
+        elif self._decoder.last_error:
+            self._unread = self._decoder.last_error
         return [self._take(chunk) for chunk in self.clock.feed(accepted, arrival, self._decoder.turn)]
 
     def _take(self, chunk: Chunk) -> Pending:

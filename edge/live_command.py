@@ -93,10 +93,10 @@ def simulate_command(
     """Send a recording as a device would, over a pseudo-terminal or MQTT, to try a set-up without the device."""
     from .config import read_config
     from .sender import Sender, broker_at
-    from .transport.file import columns_of, open_recording
+    from .transport.file import columns_of, lead_names, open_recording
 
     recorded = open_recording(recording, columns_of("", rate, unit))
-    sender = Sender(recorded, kind, tuple(lead.strip() for lead in leads.split(",")) if leads else (), speed, repeat)
+    sender = Sender(recorded, kind, lead_names(leads), speed, repeat)
     name = source or recorded.name
     names = [name] if copies == 1 else [f"{name}-{i + 1:03}" for i in range(copies)]
     settings = read_config(config) if config else None

@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +31,7 @@ from .config import Mqtt
 from .decode.chunk import Chunk
 from .decode.device import Device
 from .decode.devices import DEVICES, device
-from .simulate import Piece, Stream, pieces, plan, play
+from .simulate import Stream, pieces, plan, play
 from .transport.file import RecordingFile, open_recording
 from .transport.mqtt import Broker
 from .transport.pty import PtyDevice
@@ -118,7 +118,7 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
         stack.enter_context(_mosquitto(folder, port))
         ports = {f"serial-{i}": (kind, PtyDevice(folder / f"tty{i}")) for i, kind in enumerate(_serial_devices(serial))}
         config = _write_config(folder, port, pages, {name: kind for name, (kind, _) in ports.items()}, recorded)
-        daemon = stack.enter_context(_daemon(config))
+        daemon = stack.enter_context(_process([sys.executable, "-m", "edge", "run", str(config)]))
         watcher = Watcher()
         broker = Broker(Mqtt(port=port, version="3.1.1"), "load", on_message=watcher.take)
         broker.subscribe(f"cardiogloss/{_SITE}/+/scores", qos=0)
@@ -127,7 +127,9 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
         _wait_until_ready(daemon, [port for _, port in ports.values()], pages, broker)
         streams = list(_streams(recorded, broker, sources, ports, rate_hz, watcher))
         begun_cpu_s, begun_s, memory = _cpu_s(daemon.pid), time.monotonic(), _watch_memory(daemon.pid, minutes)
-        _play_for(streams, minutes)
+        for stream in streams:
+            stream.pieces = itertools.takewhile(lambda piece: piece.due_s <= minutes * 60, stream.pieces)
+        play(streams)
         cores = (_cpu_s(daemon.pid) - begun_cpu_s) / (time.monotonic() - begun_s)
         time.sleep(_SETTLE_S)
         return _figures(sources + serial, minutes, watcher, _scrape(pages), cores, memory)
@@ -155,20 +157,6 @@ def _streams(
         yield Stream(pieces(recorded, kind, plan(recorded, kind), repeat=True), port.send, watcher.begin_s[name])
 
 
-def _play_for(streams: Sequence[Stream], minutes: float) -> None:
-    until_s = minutes * 60
-    for stream in streams:
-        stream.pieces = _until(stream.pieces, until_s)
-    play(streams)
-
-
-def _until(of: Iterator[Piece], until_s: float) -> Iterator[Piece]:
-    for piece in of:
-        if piece.due_s > until_s:
-            return
-        yield piece
-
-
 @contextmanager
 def _mosquitto(folder: Path, port: int) -> Iterator[None]:
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -181,13 +169,7 @@ def _mosquitto(folder: Path, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _daemon(config: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with _process([sys.executable, "-m", "edge", "run", str(config)], None) as process:
-        yield process
-
-
-@contextmanager
-def _process(command: list[str], stderr: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def _process(command: list[str], stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, stderr=stderr)
     try:
         yield process

@@ -69,8 +69,9 @@ def _spread(known: Sequence[str], device: Device) -> tuple[str, ...]:
 
 
 def _rounds(recording: RecordingFile, wiring: Wiring, repeat: bool) -> Iterator[Samples]:
-    yield from _signals(recording.chunks(_BLOCK), wiring)
-    while repeat:
+    again = True
+    while again:
+        again = repeat
         yield from _signals(recording.chunks(_BLOCK), wiring)
 
 

@@ -62,7 +62,8 @@ def soak(recording: Path, hours: float = 24.0, sources: int = 2) -> Growth:
         worker = Worker(publisher.tell, supervisor)
         roster = Roster(engine, supervisor, lambda: None, publisher.owns, monotonic_s=clock, since_1970_s=clock)
         roster.apply(Config(source=(Source(mqtt="cardiogloss/soak/+/ecg"),)))
-        streams = [pieces(recorded, frame, plan(recorded, frame), repeat=True) for _ in range(sources)]
+        wiring = plan(recorded, frame)
+        streams = [pieces(recorded, frame, wiring, repeat=True) for _ in range(sources)]
         memory = list(_run(roster, worker, publisher, streams, clock, hours))
         lost = sum(watched.post.live.accounts()["lost"] for watched in roster.watched())
     at_hours, mb = np.array([point for point in memory if point[0] >= min(_WARM_UP_S, hours * 1200)]).T / [[3600.0], [1.0]]

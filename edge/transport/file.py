@@ -195,8 +195,12 @@ def columns_of(leads: str, rate: float | None, unit: str) -> Columns:
     """What --leads, --rate and --unit say. Raises ConfigError where they cannot be so."""
     if rate is not None and not 0 < rate <= FASTEST_HZ:
         raise ConfigError(f"--rate {rate:g} must be positive and at most {FASTEST_HZ:g}")
-    names = tuple(name.strip() for name in leads.split(",")) if leads else ()
-    return Columns(names, rate, _mv_per_unit(unit))
+    return Columns(lead_names(leads), rate, _mv_per_unit(unit))
+
+
+def lead_names(text: str) -> tuple[str, ...]:
+    """`I, II,-` -> the names, as --leads has them."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _mv_per_unit(unit: str) -> float:
