@@ -1,117 +1,273 @@
-"""`Scores` of one source in; `Alert`s out: k of n raw scores raise one, hysteresis clears it, a cool-down holds the next."""
+"""The scores, seconds of quality and vitals of one source in; `Alert`s out: raised, updated and cleared, physiological and technical."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from kernels.findings import TECHNICAL, Finding
+from kernels.bundle import Card
+from kernels.findings import Finding, by_silence, in_words
 
+from . import technical
+from .episode import Change, Episode, Rule
+from .quality import Quality, State
 from .score import Scores
+from .strip import Strip, Tail
+from .technical import Vote
+from .vitals import Vitals
 
 Priority = Literal["high", "medium", "low"]
+Kind = Literal["physiological", "technical"]
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """When scores become an alert."""
+class Evidence:
+    """What an alert rests on."""
 
-    k: int = 3
-    n: int = 5
-    """So many of the last `n` windows must reach `raise_at`, and as many fall below `clear_at`."""
-    cool_down_s: float = 10.0
-    """After an alert has cleared, the same finding stays quiet for so long."""
-    memory_s: float = 60.0
-    """A window older than this no longer counts, as after a long abstention."""
+    scores: tuple[tuple[float, float], ...] = ()
+    """(at_s, score) of the windows or seconds that decided; for a finding its probability."""
+    strip: Strip | None = None
+    """The seconds before; None where a command, and no sample, made the alert."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A finding that began or ended at one source."""
+    """A change in an episode of a finding at one source. Raised and cleared alternate, updates lie between."""
 
     id: str
-    """The same for the raised and the cleared alert of one episode, and for every replay of the same samples."""
+    """Of the episode: the same from raised to cleared, and in every replay of the same samples."""
+    seq: int
+    """0 for raised, then 1, 2, 3: with `id` it names this change."""
     source: str
+    stream: str
+    """Names the stretch of time that `at_s` counts in: anew for each start of a live source, empty in a replay."""
     finding: str
+    kind: Kind
     priority: Priority
-    state: Literal["raised", "cleared"]
+    """IEC 60601-1-8 words."""
+    state: Change
     at_s: float
     onset_s: float
     """Stream time of the first window that counted towards it."""
     score: float
     """The highest probability since the onset."""
-    evidence: tuple[tuple[float, float], ...]
-    """(at_s, probability) of the windows that decided."""
-
-
-_TECHNICAL_FINDING = Finding.model_construct(name=TECHNICAL, prompts=(), priority="low", raise_at=0.5, clear_at=0.5)
+    why: str | None = None
+    """In words: what a technical alert found; what else than scores changed a physiological one."""
+    acknowledged_by: str | None = None
+    silenced: bool = False
+    """Whether somebody asked for quiet: told all the same, and not to be sounded."""
+    heart_rate_bpm: float | None = None
+    quality: dict[str, State] | None = None
+    """By lead, in the window or second that decided."""
+    bundle: str = ""
+    """The beginning of the hash of the model."""
+    evidence: Evidence = Evidence()
 
 
 @dataclass(slots=True)
-class _Episode:
-    """What is known of one finding at one source."""
+class _Watch:
+    """One finding at the source, and the alert that is on."""
 
-    recent: deque[tuple[float, float]]
-    active: str | None = None
-    onset_s: float = 0.0
-    peak: float = 0.0
-    quiet_until_s: float = float("-inf")
+    finding: Finding
+    kind: Kind
+    episode: Episode
+    silenced_by: list[_Watch]
+    alert: Alert | None = None
+    """The last that was told, while it is on."""
+    begun: int = 0
+    """How many episodes there have been."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When and with which signal something is decided."""
+
+    at_s: float
+    tail: Tail | None = None
 
 
 class Alarm:
-    """The life cycle of every finding at one source. Windows that abstained, or cannot show a finding, leave it as it is."""
+    """The life cycle of every finding at one source. No clock: time is that of the stream.
 
-    def __init__(self, source: str, findings: Sequence[Finding], rule: Rule) -> None:
+    While a second without any signal is inside a window, that window counts neither for nor against a finding: a flat line is
+    a technical alert, and never bradycardia. A finding that the leads cannot show stays as it is.
+    """
+
+    def __init__(self, source: str, card: Card, stream: str = "") -> None:
         self._source = source
-        self._rule = rule
-        self._findings = [f for f in findings if f.priority != "none"]
-        self._episodes = {f.name: _Episode(deque(maxlen=rule.n)) for f in (*self._findings, _TECHNICAL_FINDING)}
+        self._stream = stream
+        self._bundle = card.sha256[:16]
+        self._window_s = card.window_s
+        self._watches: dict[str, _Watch] = {}
+        for finding in technical.FINDINGS:
+            rule = technical.BY_WINDOW if finding.name in ("no_usable_signal", "leads_missing") else technical.BY_SECOND
+            self._watch(finding, "technical", rule)
+        for finding in by_silence(card.findings):
+            rule = Rule(finding.raise_at, finding.clear_at, finding.k, finding.n, finding.k, finding.n, finding.for_s)
+            self._watch(finding, "physiological", rule)
+        self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")
+        self._blind_until_s = float("-inf")
+        self._quiet_until_s: dict[str, float] = {}
+        self._now_s = 0.0
+        self._heart_rate_bpm: float | None = None
+        self._quality: dict[str, State] = {}
 
-    def feed(self, scores: Scores) -> Iterator[Alert]:
-        """The alerts that these scores raise or clear, the technical one first."""
-        yield from self._advance(_TECHNICAL_FINDING, scores.at_s, float(scores.abstained is not None))
-        for finding in self._findings:
-            if finding.name in scores.probability:
-                yield from self._advance(finding, scores.at_s, scores.probability[finding.name])
+    def _watch(self, finding: Finding, kind: Kind, rule: Rule) -> None:
+        silenced_by = [other for other in self._watches.values() if finding.name in other.finding.silences]
+        self._watches[finding.name] = _Watch(finding, kind, Episode(rule), silenced_by)
 
-    def _advance(self, finding: Finding, at_s: float, score: float) -> Iterator[Alert]:
-        episode = self._episodes[finding.name]
-        episode.recent.append((at_s, score))
-        while episode.recent[0][0] < at_s - self._rule.memory_s:
-            episode.recent.popleft()
-        if episode.active:
-            episode.peak = max(episode.peak, score)
-            if self._enough(p < finding.clear_at for _, p in episode.recent):
-                yield self._clear(finding, episode, at_s)
-        elif at_s >= episode.quiet_until_s and self._enough(p >= finding.raise_at for _, p in episode.recent):
-            yield self._raise(finding, episode, at_s)
+    def note(self, vitals: Vitals) -> None:
+        """What the next alerts tell of the heart rate."""
+        self._heart_rate_bpm = vitals.heart_rate_bpm
 
-    def _enough(self, votes: Iterator[bool]) -> bool:
-        return sum(votes) >= self._rule.k
+    def feed_second(self, quality: Quality, tail: Tail) -> Iterator[Alert]:
+        """The technical alerts that the state of the leads raises, worsens or clears; `tail` ends with the second."""
+        votes = technical.of_second(quality)
+        if votes["no_signal"].score:
+            self._blind_until_s = quality.end_s
+        self._quality = quality.by_lead()
+        yield from self._vote(votes, _Moment(quality.end_s, tail))
 
-    def _raise(self, finding: Finding, episode: _Episode, at_s: float) -> Alert:
-        counted = [(t, p) for t, p in episode.recent if p >= finding.raise_at]
-        episode.onset_s, episode.peak = counted[0][0], max(p for _, p in counted)
-        episode.active = _identify(self._source, finding.name, episode.onset_s)
-        alert = self._alert(finding, episode, at_s, "raised")
-        episode.recent.clear()
-        return alert
+    def feed(self, scores: Scores, tail: Tail) -> Iterator[Alert]:
+        """The alerts that these scores raise, worsen or clear, the technical ones first; `tail` ends with the window."""
+        moment = _Moment(scores.at_s, tail)
+        self._quality = scores.quality
+        yield from self._vote(technical.of_scores(scores, self._alerting), moment)
+        if scores.at_s - self._window_s >= self._blind_until_s:
+            votes = {name: Vote(scores.probability[name]) for name in self._watches if name in scores.probability}
+            yield from self._vote(votes, moment)
 
-    def _clear(self, finding: Finding, episode: _Episode, at_s: float) -> Alert:
-        alert = self._alert(finding, episode, at_s, "cleared")
-        episode.active, episode.quiet_until_s = None, at_s + self._rule.cool_down_s
-        episode.recent.clear()
-        return alert
+    def report(self, finding: str, why: str | None, at_s: float) -> Iterator[Alert]:
+        """A technical fault that no sample shows, such as `stalled`, begins, or with None ends."""
+        watch, moment = self._watches[finding], self._at(at_s)
+        if why and not watch.episode.is_on:
+            watch.episode.resume(moment.at_s, 1.0, moment.at_s)
+            yield from self._tell(watch, "raised", moment, why)
+            yield from self._hush(moment)
+        elif not why and watch.episode.is_on:
+            yield from self._end(watch, moment, None)
 
-    def _alert(self, finding: Finding, episode: _Episode, at_s: float, state: Literal["raised", "cleared"]) -> Alert:
-        assert episode.active is not None and finding.priority != "none"
-        evidence = tuple(episode.recent)
-        return Alert(episode.active, self._source, finding.name, finding.priority, state, at_s, episode.onset_s, episode.peak, evidence)
+    def acknowledge(self, alert_id: str, by: str, at_s: float) -> Iterator[Alert]:
+        """Somebody has seen it. Nothing where no such alert is on."""
+        moment = self._at(at_s)
+        for watch in self._watches.values():
+            if watch.alert and watch.alert.id == alert_id:
+                watch.alert = replace(watch.alert, acknowledged_by=by)
+                yield from self._tell(watch, "updated", moment, f"acknowledged by {by}")
+
+    def silence(self, finding: str | None, for_s: float, by: str, at_s: float) -> Iterator[Alert]:
+        """Quiet for one finding, or all of this source; 0 ends it. What is on is told again."""
+        moment = self._at(at_s)
+        self._quiet_until_s[finding or ""] = moment.at_s + for_s
+        for watch in self._watches.values():
+            if watch.alert and finding in (None, watch.finding.name):
+                yield from self._tell(watch, "updated", moment, f"silenced for {for_s:g} s by {by}")
+
+    def alerts_for(self, finding: str) -> bool:
+        """Whether it is one of the findings that are told."""
+        return finding in self._watches and self._watches[finding].finding.priority != "none"
+
+    @property
+    def now_s(self) -> float:
+        """Stream time of the last that was decided."""
+        return self._now_s
+
+    @property
+    def on(self) -> list[Alert]:
+        """The last word about every alert that is on."""
+        return [watch.alert for watch in self._watches.values() if watch.alert]
+
+    def take_over(self, alerts: Sequence[Alert]) -> Iterator[Alert]:
+        """Go on with what was on before a restart or with another model; what is no longer watched for is cleared."""
+        for alert in alerts:
+            watch = self._watches.get(alert.finding)
+            if watch and self.alerts_for(alert.finding):
+                watch.episode.resume(alert.onset_s, alert.score, alert.at_s)
+                watch.alert = replace(alert, stream=self._stream)
+                watch.begun += 1
+            else:
+                yield replace(alert, seq=alert.seq + 1, state="cleared", why="no longer watched for", evidence=Evidence())
+
+    def close(self, why: str, at_s: float) -> Iterator[Alert]:
+        """Clear everything, for a source that is no longer watched."""
+        moment = self._at(at_s)
+        for watch in self._watches.values():
+            yield from self._end(watch, moment, why)
+
+    def _at(self, at_s: float) -> _Moment:
+        """Now, by a clock that may be a little behind the samples."""
+        self._now_s = max(self._now_s, at_s)
+        return _Moment(self._now_s)
+
+    def _vote(self, votes: dict[str, Vote], moment: _Moment) -> Iterator[Alert]:
+        yield from self._wake(moment)
+        for name, vote in votes.items():
+            yield from self._advance(self._watches[name], vote, moment)
+        yield from self._hush(moment)
+
+    def _advance(self, watch: _Watch, vote: Vote, moment: _Moment) -> Iterator[Alert]:
+        if any(other.episode.is_on for other in watch.silenced_by):
+            return
+        change = watch.episode.feed(moment.at_s, vote.score)
+        if change:
+            yield from self._tell(watch, change, moment, vote.words if change != "cleared" else None)
+
+    def _hush(self, moment: _Moment) -> Iterator[Alert]:
+        """What is on ends where something that silences it has begun."""
+        for watch in self._watches.values():
+            by = next((other for other in watch.silenced_by if other.episode.is_on), None)
+            if by:
+                yield from self._end(watch, moment, f"superseded by {in_words(by.finding.name)}")
+
+    def _wake(self, moment: _Moment) -> Iterator[Alert]:
+        """What was silenced for long enough is told to be so no longer."""
+        self._now_s = max(self._now_s, moment.at_s)
+        for watch in self._watches.values():
+            if watch.alert and watch.alert.silenced and not self._is_silenced(watch.finding.name):
+                yield from self._tell(watch, "updated", moment, "no longer silenced")
+
+    def _end(self, watch: _Watch, moment: _Moment, why: str | None) -> Iterator[Alert]:
+        watch.episode.forget()
+        if watch.alert:
+            yield from self._tell(watch, "cleared", moment, why)
+
+    def _tell(self, watch: _Watch, change: Change, moment: _Moment, why: str | None) -> Iterator[Alert]:
+        """The alert of a change. A finding without priority has episodes, which may silence others, but no alerts."""
+        finding = watch.finding
+        if finding.priority == "none":
+            return
+        if change == "raised":
+            watch.begun += 1
+        before = watch.alert
+        alert = Alert(
+            id=before.id if before else _identify(self._stream, self._source, finding.name, watch.episode.onset_s, watch.begun),
+            seq=before.seq + 1 if before else 0,
+            source=self._source,
+            stream=self._stream,
+            finding=finding.name,
+            kind=watch.kind,
+            priority=finding.priority,
+            state=change,
+            at_s=moment.at_s,
+            onset_s=watch.episode.onset_s,
+            score=watch.episode.peak,
+            why=why or None,
+            acknowledged_by=before.acknowledged_by if before else None,
+            silenced=self._is_silenced(finding.name),
+            heart_rate_bpm=self._heart_rate_bpm,
+            quality=self._quality,
+            bundle=self._bundle,
+            evidence=Evidence(watch.episode.decided, moment.tail.strip()) if moment.tail else Evidence(),
+        )
+        watch.alert = alert if change != "cleared" else None
+        yield alert
+
+    def _is_silenced(self, name: str) -> bool:
+        return any(self._now_s < self._quiet_until_s.get(key, 0.0) for key in ("", name))
 
 
-def _identify(source: str, finding: str, onset_s: float) -> str:
+def _identify(stream: str, source: str, finding: str, onset_s: float, count: int) -> str:
     """From what happened and when in the stream, not from a clock, so that a replay gives the same."""
-    return hashlib.sha256(f"{source}\0{finding}\0{onset_s:.6f}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{stream}\0{source}\0{finding}\0{onset_s:.6f}\0{count}".encode()).hexdigest()[:16]

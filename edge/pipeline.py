@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from kernels.engine import Engine
 from kernels.signal import Samples
 
-from .alarm import Alarm, Alert, Rule
+from .alarm import Alarm, Alert
 from .decode.chunk import Chunk
 from .quality import Judge, Quality
 from .score import Draft, Scorer, Scores
+from .strip import STRIP_S, Recent, Strip, Tail
 from .vitals import Monitor, Vitals
 from .window import Cut, Resample
 
@@ -28,10 +30,22 @@ class Seen:
     quality: Quality | None
 
 
-Event = Scores | Alert | Seen
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """What the leads showed in the seconds after an alert was raised."""
+
+    alert: Alert
+    at_s: float
+    strip: Strip
+
+
+Event = Scores | Alert | Seen | FollowUp
+
+_Item = Draft | Seen | Quality
 
 _LATEST_VITALS_S = 5.0
 """Longer after its samples no heart rate is told."""
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +53,22 @@ class Options:
     """How a source is watched."""
 
     hop_s: float = 1.0
-    rule: Rule = field(default_factory=Rule)
+    stream: str = ""
+    """Names the stretch of time that the source's seconds count in; a replay's has no name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What a chunk made known, in order, where some windows still wait for the engine."""
+    """What a chunk made known, in order, each with the samples before it, where some windows still wait for the engine."""
 
-    known: tuple[Draft | Seen, ...]
+    known: tuple[tuple[_Item, Tail], ...]
+    end: Tail | None = None
+    """The last samples of all, at the end of the stream."""
 
     @property
     def windows(self) -> list[Samples]:
         """What the engine is to score, each [12, n]."""
-        return [item.masked_mv for item in self.known if isinstance(item, Draft) and item.masked_mv is not None]
+        return [item.masked_mv for item, _ in self.known if isinstance(item, Draft) and item.masked_mv is not None]
 
 
 class Pipeline:
@@ -72,7 +89,10 @@ class Pipeline:
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
         self._monitor = Monitor(card.rate_hz)
         self._scorer = Scorer(source, card.findings)
-        self._alarm = Alarm(source, card.findings, options.rule)
+        self.alarm = Alarm(source, card, options.stream)
+        self._recent = Recent(card.rate_hz)
+        self._raised: deque[Alert] = deque()
+        self._judged: deque[Quality] = deque()
         self._quality: deque[Quality] = deque()
 
     def feed(self, chunk: Chunk) -> Iterator[Event]:
@@ -88,6 +108,7 @@ class Pipeline:
         for quality in self._judge.feed(chunk):
             self._scorer.observe(quality)
             self._quality.append(quality)
+            self._judged.append(quality)
         return self._advance(list(self._resample.feed(chunk)))
 
     def prepare_end(self) -> Pending:
@@ -97,26 +118,54 @@ class Pipeline:
     def finish(self, pending: Pending, probability: Samples) -> Iterator[Event]:
         """With the engine's rows [windows, findings] for what `prepare` gave. In the order of the calls of `prepare`."""
         rows = iter(probability)
-        for item in pending.known:
-            if isinstance(item, Seen):
-                yield item
-                continue
-            scores = item.scores if item.masked_mv is None else self._scorer.fill(item, next(rows))
-            yield scores
-            yield from self._alarm.feed(scores)
+        for item, tail in pending.known:
+            match item:
+                case Seen():
+                    self.alarm.note(item.vitals)
+                    yield item
+                case Quality():
+                    yield from self._alert(self.alarm.feed_second(item, tail), item.end_s, tail)
+                case Draft():
+                    scores = item.scores if item.masked_mv is None else self._scorer.fill(item, next(rows))
+                    yield scores
+                    yield from self._alert(self.alarm.feed(scores, tail), scores.at_s, tail)
+        if pending.end:
+            yield from self._follow_up(math.inf, pending.end)
 
     def _run(self, pending: Pending) -> Iterator[Event]:
         return self.finish(pending, score(self.engine, pending.windows))
 
+    def _alert(self, alerts: Iterator[Alert], at_s: float, tail: Tail) -> Iterator[Event]:
+        """With the evidence that the time since an earlier alert has made."""
+        for alert in alerts:
+            yield alert
+            if alert.state == "raised":
+                self._raised.append(alert)
+        yield from self._follow_up(at_s, tail)
+
+    def _follow_up(self, at_s: float, tail: Tail) -> Iterator[FollowUp]:
+        while self._raised and self._raised[0].at_s + STRIP_S <= at_s:
+            strip = tail.strip()
+            yield FollowUp(self._raised.popleft(), round(strip.end_s, 6), strip)
+
     def _advance(self, resampled: list[Chunk], ended: bool = False) -> Pending:
-        known: list[tuple[int, Draft | Seen]] = []
+        known: list[tuple[int, _Item, Tail]] = []
         for chunk in resampled:
-            known += [(window.end, self._scorer.draft(window)) for window in self._cut.feed(chunk)]
-            known += [(at, self._seen(told)) for at, told in self._monitor.feed(chunk)]
+            self._recent.feed(chunk)
+            items: list[tuple[int, _Item]] = [(window.end, self._scorer.draft(window)) for window in self._cut.feed(chunk)]
+            items += [(at, self._seen(told)) for at, told in self._monitor.feed(chunk)]
+            items += self._judgements(chunk.end)
+            known += [(at, item, self._recent.before(at)) for at, item in items]
         if ended:
-            known += [(at, self._seen(told)) for at, told in self._monitor.flush()]
+            known += [(at, self._seen(told), self._recent.before(at)) for at, told in self._monitor.flush()]
         self._forget()
-        return Pending(tuple(item for _, item in sorted(known, key=_order)))
+        end = self._recent.before(self._recent.end) if ended else None
+        return Pending(tuple((item, tail) for _, item, tail in sorted(known, key=_order)), end)
+
+    def _judgements(self, end: int) -> Iterator[tuple[int, Quality]]:
+        """The seconds that are over by this index, though the resampler told their samples later than they were judged."""
+        while self._judged and (at := math.ceil(self._judged[0].end_s * self.rate_hz - _ROUNDING)) <= end:
+            yield at, self._judged.popleft()
 
     def _forget(self) -> None:
         """However often a gap begins a window anew, nothing grows."""
@@ -140,6 +189,6 @@ def score(engine: Engine, windows: Sequence[Samples]) -> Samples:
     return engine.run(np.stack(windows)).probability
 
 
-def _order(item: tuple[int, Draft | Seen]) -> tuple[int, bool]:
-    """By the sample that made it known; of the same sample the vitals first."""
-    return item[0], isinstance(item[1], Draft)
+def _order(known: tuple[int, _Item, Tail]) -> tuple[int, int]:
+    """By the sample that made it known; of the same sample the vitals first, and the quality before the window."""
+    return known[0], (Seen, Quality, Draft).index(type(known[1]))

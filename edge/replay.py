@@ -105,6 +105,8 @@ class Summary:
                 self._add_scores(event)
             case Alert(state="raised"):
                 self.episodes[event.id] = self._open[event.finding] = Episode(event, event.score)
+            case Alert(state="updated"):
+                self._open[event.finding].peak = event.score
             case Alert():
                 self._open.pop(event.finding).cleared = event
             case Seen(vitals=vitals) if vitals.heart_rate_bpm is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +19,15 @@ else:
 
 DEFAULT_FINDINGS = Path(__file__).parent / "shipped" / "findings.toml"
 
-TECHNICAL = "no_usable_signal"
-"""The finding of the technical alert: the model abstains, and silence must never be taken for health."""
+TECHNICAL = {
+    "stalled": "nothing comes from the source",
+    "no_signal": "no lead shows a heart: electrodes off, a flat line, or an amplifier at its limit",
+    "noise": "every lead is buried in noise or hum",
+    "lead_off": "a lead is off, though another is usable",
+    "no_usable_signal": "the model abstains from window after window, though no single fault lasts",
+    "leads_missing": "findings that are to be watched cannot be seen in the leads at hand",
+}
+"""What is wrong with the signal and not with the heart, by the name of its alert: silence must never be taken for health."""
 
 _ABBREVIATIONS = {"av", "ecg", "st", "t", "qt", "af", "vt", "vf", "wpw"}
 
@@ -42,6 +51,13 @@ class Finding(BaseModel):
     """Sets of leads of which one must be wholly present; empty where any lead will do."""
     snomed: str = ""
     scp: tuple[str, ...] = ()
+    k: int = Field(default=3, ge=1)
+    """So many of the last `n` windows must reach `raise_at`, and as many fall below `clear_at`."""
+    n: int = Field(default=5, ge=1)
+    for_s: float = Field(default=0.0, ge=0)
+    """For so long they must go on to do so before the alert is raised."""
+    silences: tuple[str, ...] = ()
+    """Findings that mean nothing while this one is there, as a bundle branch block in a paced rhythm."""
 
     @field_validator("leads")
     @classmethod
@@ -54,14 +70,16 @@ class Finding(BaseModel):
     @field_validator("name")
     @classmethod
     def _not_reserved(cls, name: str) -> str:
-        if name == TECHNICAL:
-            raise ValueError(f"{TECHNICAL!r} is the name of the technical alert; choose another")
+        if name in TECHNICAL:
+            raise ValueError(f"{name!r} is the name of a technical alert; choose another")
         return name
 
     @model_validator(mode="after")
     def _hysteresis(self) -> Finding:
         if self.clear_at > self.raise_at:
             raise ValueError(f"clear_at {self.clear_at} must not exceed raise_at {self.raise_at}")
+        if self.k > self.n:
+            raise ValueError(f"k {self.k} must not exceed n {self.n}")
         return self
 
     def observable(self, present: frozenset[str]) -> bool:
@@ -72,6 +90,16 @@ class Finding(BaseModel):
 def in_words(name: str) -> str:
     """`first_degree_av_block` -> `first degree AV block`"""
     return " ".join(word.upper() if word in _ABBREVIATIONS else word for word in name.split("_"))
+
+
+def by_silence(findings: Sequence[Finding]) -> list[Finding]:
+    """Each before those that it silences, else in their order. Raises ValueError where they silence each other in a circle."""
+    silenced_by = {f.name: [other.name for other in findings if f.name in other.silences] for f in findings}
+    named = {f.name: f for f in findings}
+    try:
+        return [named[name] for name in TopologicalSorter(silenced_by).static_order()]
+    except CycleError as error:
+        raise ValueError(f"{' silences '.join(error.args[1])}: findings must not silence each other in a circle") from error
 
 
 class _File(BaseModel):
@@ -86,6 +114,16 @@ class _File(BaseModel):
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"finding {twice[0]!r} stands twice; give each its own name")
+        return findings
+
+    @field_validator("finding")
+    @classmethod
+    def _silences(cls, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        names = {finding.name for finding in findings}
+        unknown = [name for finding in findings for name in finding.silences if name not in names]
+        if unknown:
+            raise ValueError(f"silences names {unknown[0]!r}, which is no finding of this file; allowed are {', '.join(sorted(names))}")
+        by_silence(findings)
         return findings
 
 

@@ -42,14 +42,14 @@ def _wfdb(folder: Path, rate: int = 250, samples: int = 5000, lead: str = "II", 
 def test_json_lines_are_scores_vitals_and_alerts() -> None:
     done = _run("replay", EXCERPT, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    by_type = {kind: [line for line in lines if line["type"] == kind] for kind in ("scores", "vitals", "alert")}
+    by_type = {kind: [line for line in lines if line["type"] == kind] for kind in ("scores", "vitals", "alert", "evidence")}
     assert done.returncode == 0
     assert done.stderr == ""
     assert len(by_type["scores"]) == 261
     assert {"source", "at_s", "probability", "abstained"} <= by_type["scores"][0].keys()
     assert {"source", "at_s", "heart_rate_bpm"} <= by_type["vitals"][0].keys()
     assert {"id", "finding", "state", "at_s"} <= by_type["alert"][0].keys()
-    assert {line["state"] for line in by_type["alert"]} == {"raised", "cleared"}
+    assert {line["state"] for line in by_type["alert"]} <= {"raised", "updated", "cleared"}
 
 
 def test_the_picture_and_the_page_stand_alone(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_partial_replays_what_is_left(tmp_path: Path) -> None:
 
 def test_a_constant_signal_abstains_and_says_why(tmp_path: Path) -> None:
     done = _run("replay", _csv(tmp_path / "c.csv", np.full((1, 3000), 0.2), "II"), "--rate", "250", "--json")
-    scores = [json.loads(line) for line in done.stdout.splitlines() if '"scores"' in line]
+    scores = [json.loads(line) for line in done.stdout.splitlines() if '"type": "scores"' in line]
     assert done.returncode == 0
     assert all(s["probability"] == {} and s["abstained"] == "no usable lead: II flat" for s in scores)
 
@@ -180,7 +180,7 @@ def test_the_picture_paints_only_what_was_scored() -> None:
 
 def test_the_peak_of_an_alert_is_followed_to_the_end() -> None:
     summary = Summary()
-    alert = Alert("id", "bed1", "af", "medium", "raised", 3.0, 1.0, 0.55, ())
+    alert = Alert("id", 0, "bed1", "", "af", "physiological", "medium", "raised", 3.0, 1.0, 0.55)
     summary.add(None, [alert, Scores("bed1", 4.0, {"af": 0.99}, {})])
     assert [row[-1] for row in episode_rows(summary)] == ["0.99"]
 
@@ -192,6 +192,6 @@ def test_other_findings_are_watched_without_training(tmp_path: Path) -> None:
         '[[finding]]\nname = "sinus_rhythm"\nprompts = ["sinus rhythm"]\n'
     )
     done = _run("replay", EXCERPT, "--findings", tmp_path / "few.toml", "--json")
-    first = next(json.loads(line) for line in done.stdout.splitlines() if '"scores"' in line)
+    first = next(json.loads(line) for line in done.stdout.splitlines() if '"type": "scores"' in line)
     assert done.returncode == 0
     assert list(first["probability"]) == ["irregular", "sinus_rhythm"]

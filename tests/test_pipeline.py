@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from edge.alarm import Alert
 from edge.decode.chunk import Chunk
 from edge.message import to_message
-from edge.pipeline import Event, Options, Pipeline
+from edge.pipeline import Event, FollowUp, Options, Pipeline
 from edge.replay import replay
 from edge.score import Scores
 from edge.transport.file import open_recording
 from kernels.engine import Engine
-from kernels.findings import TECHNICAL
 from kernels.signal import LEADS
 
 from .conftest import EXCERPT, cut, heart
@@ -88,7 +87,9 @@ def test_a_flat_line_is_a_technical_alert_and_no_score(engine: Engine) -> None:
     events = _events(engine, [Chunk(0, 250.0, LEADS, np.zeros((12, 250 * 20), np.float32))])
     scores = [e for e in events if isinstance(e, Scores)]
     assert all(s.probability == {} and "flat" in (s.abstained or "") for s in scores)
-    assert [(a.finding, a.state) for a in events if isinstance(a, Alert)] == [(TECHNICAL, "raised")]
+    alerts = [(a.finding, a.state) for a in events if isinstance(a, Alert)]
+    assert alerts == [("no_signal", "raised")]
+    assert next(a.at_s for a in events if isinstance(a, Alert)) <= 3
 
 
 def test_a_stretch_of_nan_takes_its_lead_out_and_only_that(engine: Engine) -> None:
@@ -115,3 +116,41 @@ def test_what_the_leads_cannot_show_is_named_and_not_scored(engine: Engine) -> N
     assert "left_ventricular_hypertrophy" not in one.probability
     assert twelve.unobservable == ()
     assert set(twelve.probability) == set(one.probability) | set(one.unobservable)
+
+
+def test_evidence_is_the_signal_before_an_alert_and_after_it(engine: Engine, excerpt: Chunk) -> None:
+    """Oracle: the whole recording, resampled at once."""
+    from kernels.signal import resample
+
+    whole = resample(excerpt.samples_mv, excerpt.rate_hz, 100.0)
+    events = _events(engine, [excerpt])
+    raised = [e for e in events if isinstance(e, Alert) and e.state == "raised"]
+    strips = {e.id: [e.evidence.strip] for e in raised}
+    for event in events:
+        if isinstance(event, FollowUp):
+            strips[event.alert.id].append(event.strip)
+    for alert in raised:
+        before, *after = strips[alert.id]
+        assert before is not None and before.end_s == pytest.approx(alert.at_s)
+        assert len(after) == 1 and after[0] is not None
+        assert after[0].start_s == pytest.approx(min(alert.at_s, 260.0))
+        for strip in (before, after[0]):
+            begin = round(strip.start_s * 100)
+            shown = strip.samples_mv[[strip.leads.index(lead) for lead in excerpt.leads]]
+            np.testing.assert_allclose(shown, whole[:, begin : begin + shown.shape[1]], atol=1e-5)
+
+
+def test_leads_that_come_off_end_in_a_technical_alert_and_never_in_one_of_the_heart(engine: Engine, excerpt: Chunk) -> None:
+    """Real sinus rhythm that stops as a flat line, with a little of the amplifier's own noise, as an open input has it."""
+    quiet = excerpt.samples_mv[:, 360 * 95 : 360 * 125].copy()
+    noise = np.random.default_rng(1).normal(0, 0.002, quiet[:, 360 * 15 :].shape)
+    flat = quiet.copy()
+    flat[:, 360 * 15 :] = noise
+    began = {True: [], False: []}  # type: dict[bool, list[Alert]]
+    for is_flat, samples in ((False, quiet), (True, flat)):
+        events = _events(engine, [Chunk(0, 360.0, excerpt.leads, samples)])
+        began[is_flat] = [e for e in events if isinstance(e, Alert) and e.at_s > 15 and e.state == "raised"]
+    technical = [e for e in began[True] if e.kind == "technical"]
+    assert [e.finding for e in technical] == ["no_signal"]
+    assert technical[0].at_s <= 15 + 5
+    assert [e.finding for e in began[True] if e.kind == "physiological"] == []
