@@ -104,6 +104,11 @@ class Clock:
         """What is held back, at the end."""
         return self._release()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any sample has come, to tell the time by."""
+        return self._last is not None
+
     def time_of(self, at_s: float) -> float:
         """Seconds since 1970 at this stream time, by the last arrival: neither a rate that is off nor a step of the clock adds up."""
         time_s, end_s = self._wall

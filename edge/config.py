@@ -86,8 +86,8 @@ class Mqtt(_Table):
     """Name or address of the broker."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """1883, or 8883 with TLS."""
-    version: Literal["3.1.1", "5"] = "5"
-    """Version of the MQTT protocol."""
+    version: Literal["auto", "5", "3.1.1"] = "auto"
+    """Version of the MQTT protocol; `auto` is 5, and 3.1.1 where the broker knows no 5."""
     client_id: str = ""
     """`cardiogloss-<site>` where it is empty."""
     prefix: Annotated[str, AfterValidator(_prefix)] = "cardiogloss"
@@ -148,6 +148,32 @@ class Mqtt(_Table):
         if not secret:
             raise ConfigError(f"mqtt.password_file: {path} is empty; write the password into it")
         return secret
+
+
+class Outbox(_Table):
+    """`[outbox]`: where alerts are kept until the broker has them, and for a while after. Only with `[mqtt]`."""
+
+    file: _File | None = None
+    """A SQLite database; `<site>.db` in $STATE_DIRECTORY, else in cardiogloss under $XDG_STATE_HOME or ~/.local/state."""
+    limit_mb: float = Field(default=64.0, ge=1)
+    """The oldest alerts go first."""
+    limit_days: float = Field(default=7.0, gt=0)
+    """Older alerts go, delivered or not."""
+
+    def file_of(self, site: str) -> Path:
+        """The given one, else that of this site. Raises ConfigError where there is no home to put it."""
+        return self.file or _state_folder() / f"{site}.db"
+
+
+def _state_folder() -> Path:
+    # systemd gives a list where a unit names several.
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cardiogloss"
+    except RuntimeError as error:
+        raise ConfigError("outbox.file: missing, and this user has no home; give a file") from error
 
 
 class Http(_Table):
@@ -267,6 +293,8 @@ class Config(_Table):
     """What scores the windows."""
     mqtt: Mqtt | None = None
     """The broker; without it messages go to standard output, a line each."""
+    outbox: Outbox = Field(default_factory=Outbox)
+    """What becomes of alerts while the broker is away."""
     http: Http | None = Field(default_factory=Http)
     """Where to ask how the daemon is."""
     log: Log = Field(default_factory=Log)

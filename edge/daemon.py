@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,15 +21,15 @@ from kernels.engine import Engine, open_engine
 from kernels.findings import ConfigError
 
 from .check import must_fit
-from .config import Config, Http, Mqtt, read_config
+from .command import Command
+from .config import Config, Http, read_config
+from .exchange import Exchange
 from .health import Health, app
 from .log import configure_log
-from .publish import Publisher, StandardOutput
 from .roster import Roster
 from .scribe import Scribe
 from .supervisor import Supervisor
 from .systemd import notify
-from .transport.mqtt import Broker
 from .watched import Watched
 from .worker import Worker
 
@@ -52,20 +51,19 @@ class Daemon:
         self._path = path
         self._config = config
         self._supervisor = Supervisor()
-        self._output = StandardOutput()
-        self._broker = self._connect(config)
-        self._publisher = Publisher(_prefix(config), config.site, self._broker.publish if self._broker else self._output.send)
+        self._exchange = Exchange(config, self._supervisor, self._hear, self._obey)
+        self._publisher = self._exchange.publisher
         self._wake = threading.Event()
         self._worker = Worker(self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
         self._roster = Roster(_open_engine(config, path), self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
+        self._roster.journal = self._exchange.journal()
+        self._roster.stream_of = self._exchange.stream_of
         self._scoring = threading.Thread(target=self._score, name="score", daemon=True)
         self._draining = threading.Event()
         self._over = asyncio.Event()
         self._has_failed = False
         self._new_engines: queue.SimpleQueue[Engine] = queue.SimpleQueue()
-        self._connected = threading.Event()
-        self._filters: set[str] = set()
         self._reloads = 0
         self._told_s = 0.0
         self._samples = -1
@@ -85,7 +83,7 @@ class Daemon:
         while not self._over.is_set():
             self._supervisor.guard("tick", self._tick)
             await asyncio.sleep(_TICK_S)
-        gone = self._output.is_closed
+        gone = self._exchange.output.is_closed
         notify("STOPPING=1")
         await asyncio.to_thread(self._stop)
         if web:
@@ -100,34 +98,30 @@ class Daemon:
         return Health(
             bundle=self._config.model.bundle.name,
             alive=self._is_alive(time.monotonic()),
-            broker=self._broker.connected if self._broker else None,
+            broker=None if self._exchange.broker is None else self._exchange.broker.connected,
             sources=tuple(watched.health() for watched in self._roster.watched()),
             windows=self._worker.windows,
             rounds=self._worker.rounds,
             crashes=self._supervisor.faults,
             reloads=self._reloads,
-            messages={**_counts(self._broker), "ignored": self._roster.ignored},
+            messages={**self._exchange.counts(), "ignored": self._roster.ignored},
         )
 
     def _start(self) -> None:
         self._roster.apply(self._config)
-        if self._broker:
-            self._subscribe()
-            self._broker.start()
+        self._exchange.start(self._config)
         self._scoring.start()
 
     def _stop(self) -> None:
         """Nothing that came is lost: what waits is scored, what is held back is flushed, then the broker hears the end."""
-        self._roster.leave_all()
+        read = self._roster.leave_all()
         self._draining.set()
         self._wake.set()
         self._scoring.join(_FAREWELL_S)
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
-        self._supervisor.guard("farewell", partial(self._publisher.tell_site, online=False))
-        if self._broker:
-            self._broker.stop()
-        self._output.close()
+        self._exchange.end_streams(read)
+        self._exchange.stop()
         self._roster.engine.close()
 
     def _score(self) -> None:
@@ -145,21 +139,22 @@ class Daemon:
     def _change_engine(self) -> None:
         """Between two rounds. The old one goes with the last pipeline that was cut for it."""
         while not self._new_engines.empty():
-            self._roster.rescore(self._new_engines.get())
+            for source, event in self._roster.rescore(self._new_engines.get()):
+                self._publisher.tell(source, event)
 
     def _tick(self) -> None:
         now_s = time.monotonic()
         self._tell_changes()
-        if self._connected.is_set():
-            self._connected.clear()
-            self._publisher.tell_site(online=True)
+        for state in self._roster.unclaimed(now_s):
+            self._publisher.clear(state, "the source did not come back", time.time())
+        if self._exchange.greet():
             self._told_s = 0.0
         if now_s - self._told_s > _STATUS_S:
             self._told_s = now_s
             for watched in self._roster.watched():
                 self._tell_status(watched)
         self._feed_watchdog(now_s)
-        if self._roster.ended or self._output.is_closed or not self._scoring.is_alive():
+        if self._roster.ended or self._exchange.output.is_closed or not self._scoring.is_alive():
             self._over.set()
 
     def _tell_changes(self) -> None:
@@ -170,7 +165,7 @@ class Daemon:
 
     def _tell_status(self, watched: Watched) -> None:
         """Not kept for a broker that is away: it hears all of them when it is back."""
-        if self._broker and not self._broker.connected:
+        if self._exchange.is_away:
             return
         self._publisher.tell_status(watched.name, watched.state, watched.why, time.time(), watched.post.live.accounts())
 
@@ -210,40 +205,22 @@ class Daemon:
             notify("READY=1")
 
     def _apply(self, config: Config, engine: Engine | None) -> None:
-        for table in ("site", "mqtt", "http", "log"):
+        for table in ("site", "mqtt", "outbox", "http", "log"):
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
         self._roster.apply(config)
         self._config = config
         if engine:
             self._new_engines.put(engine)
-        self._subscribe()
+        self._exchange.listen(config)
         self._reloads += 1
         log.info("config reloaded", sources=[watched.name for watched in self._roster.watched()])
 
-    def _connect(self, config: Config) -> Broker | None:
-        if config.mqtt is None:
-            return None
-        will = Publisher(config.mqtt.prefix, config.site, self._output.send).will
-        client_id = config.mqtt.client_id or f"cardiogloss-{config.site}"
-        return Broker(config.mqtt, client_id, config.mqtt.password(), will, on_message=self._on_message, on_state=self._on_state)
-
-    def _subscribe(self) -> None:
-        if self._broker:
-            wanted = {source.mqtt for source in self._config.source if source.mqtt}
-            for gone in self._filters - wanted:
-                self._broker.unsubscribe(gone)
-            for topic_filter in wanted:
-                self._broker.subscribe(topic_filter)
-            self._filters = wanted
-
-    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+    def _hear(self, topic: str, payload: bytes, retained: bool) -> None:
         self._roster.hear(topic, payload, retained)
 
-    def _on_state(self, connected: bool, why: str) -> None:
-        log.log(logging.INFO if connected else logging.WARNING, "broker " + ("connected" if connected else "lost"), why=why)
-        if connected:
-            self._connected.set()
+    def _obey(self, source: str, command: Command) -> bool:
+        return self._roster.command(source, command)
 
 
 class _Web(uvicorn.Server):
@@ -274,14 +251,6 @@ def _open_engine(config: Config, path: Path) -> Engine:
     bundle = Bundle.read(config.model.bundle)
     must_fit(config, bundle.card, path)
     return open_engine(bundle)
-
-
-def _counts(broker: Broker | None) -> dict[str, int]:
-    return {name: getattr(broker, name) for name in ("received", "refused", "dropped", "reconnects")} if broker else {}
-
-
-def _prefix(config: Config) -> str:
-    return config.mqtt.prefix if config.mqtt else Mqtt().prefix
 
 
 def serve(path: Path) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from kernels.engine import Engine
@@ -12,9 +12,11 @@ from kernels.signal import Samples
 
 from .alarm import Alert
 from .clock import Arrival, Clock
+from .command import Acknowledge, Close, Command, Reply, Report, Silence, TakeOver
 from .decode.chunk import Chunk
 from .decode.device import Decoder, Tally
-from .pipeline import Event, Pending, Pipeline, Seen
+from .message import AlertState, to_alert
+from .pipeline import Event, FollowUp, Pending, Pipeline, Seen
 from .replay import SLOWEST_SHARE
 from .score import Scores
 from .scribe import Recording
@@ -24,10 +26,29 @@ _COUNTED = tuple(field.name for field in fields(Tally))
 State = Literal["online", "stalled", "offline"]
 
 
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """An event, and when it was by the clock on the wall."""
+
+    event: Event | Reply
+    time_s: float
+    """Seconds since 1970."""
+    onset_time_s: float
+    """The same for the onset of an alert, from its first word to its last."""
+
+
 class Live:
     """One source from its bytes to its events. No I/O, clock or thread."""
 
-    def __init__(self, name: str, decoder: Callable[[], Decoder], pipeline: Pipeline, recording: Recording | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        decoder: Callable[[], Decoder],
+        pipeline: Pipeline,
+        recording: Recording | None = None,
+        begun_time_s: float = 0.0,
+    ) -> None:
+        """`begun_time_s` says, in seconds since 1970, when it began to be watched, for as long as no sample tells the time."""
         self.name = name
         self.clock = Clock()
         self.sampled_at_s: float | None = None
@@ -35,6 +56,8 @@ class Live:
         self.heard_at_s: float | None = None
         """When the last bytes came."""
         self._recording = recording
+        self._begun_time_s = begun_time_s
+        self._onsets: dict[str, float] = {}
         self._new_decoder = decoder
         self._decoder = decoder()
         self._pipeline = pipeline
@@ -77,14 +100,65 @@ class Live:
         """What its windows are cut for."""
         return self._pipeline.engine
 
-    def finish(self, pending: Pending, probability: Samples) -> Iterator[tuple[Event, float]]:
-        """With the engine's rows [windows, findings]: each event and its seconds since 1970."""
-        for event in self._pipeline.finish(pending, probability):
-            yield event, self.clock.time_of(_stream_time(event))
+    def finish(self, pending: Pending, probability: Samples) -> Iterator[Dated]:
+        """With the engine's rows [windows, findings]: the events."""
+        return self._date(self._pipeline.finish(pending, probability))
 
-    def rescore(self, pipeline: Pipeline) -> None:
-        """Go on with another pipeline, for a new model; its windows begin anew."""
-        self._pipeline = pipeline
+    def rescore(self, pipeline: Pipeline) -> Iterator[Dated]:
+        """Go on with another pipeline, for a new model; its windows begin anew, what is on stays so."""
+        on, self._pipeline = self._pipeline.alarm.on, pipeline
+        return self._date(pipeline.alarm.take_over(on))
+
+    def obey(self, command: Command, time_s: float) -> Iterator[Dated]:
+        """What a command at this moment (seconds since 1970) changes."""
+        alarm, at_s = self._pipeline.alarm, self._stream_time(time_s)
+        match command:
+            case Report(finding, why):
+                return self._date(alarm.report(finding, why, at_s))
+            case TakeOver(states):
+                return self._take_over(states)
+            case Close(why):
+                return self._date(alarm.close(why, at_s))
+            case Silence() if command.finding and not alarm.alerts_for(command.finding):
+                return self._date([self._reply(command, f"{command.finding} is no finding that alerts")])
+            case Silence():
+                return self._date([*alarm.silence(command.finding, command.for_s, command.by, at_s), self._reply(command)])
+            case Acknowledge():
+                told = list(alarm.acknowledge(command.id, command.by, at_s))
+                return self._date([*told, self._reply(command, None if told else f"no alert {command.id} is on at {self.name}")])
+
+    def _take_over(self, states: Sequence[AlertState]) -> Iterator[Dated]:
+        self._onsets |= {state.id: state.onset_time for state in states}
+        return self._date(self._pipeline.alarm.take_over([to_alert(state, self._begun_time_s) for state in states]))
+
+    def _reply(self, command: Acknowledge | Silence, why: str | None = None) -> Reply:
+        return Reply(self.name, command.command_id, why is None, why)
+
+    def _date(self, events: Iterable[Event | Reply]) -> Iterator[Dated]:
+        for event in events:
+            time_s = onset_s = self._time_of(self._at(event))
+            if isinstance(event, Alert):
+                onset_s = self._onsets.setdefault(event.id, self._time_of(event.onset_s))
+                if event.state == "cleared":
+                    del self._onsets[event.id]
+            yield Dated(event, time_s, onset_s)
+
+    def _time_of(self, at_s: float) -> float:
+        return self.clock.time_of(at_s) if self.clock.has_begun else self._begun_time_s + at_s
+
+    def _stream_time(self, time_s: float) -> float:
+        """Of a moment after the last sample."""
+        now_s = self._pipeline.alarm.now_s
+        return round(now_s + max(time_s - self._time_of(now_s), 0.0), 3)
+
+    def _at(self, event: Event | Reply) -> float:
+        match event:
+            case Scores() | Alert() | FollowUp():
+                return event.at_s
+            case Seen():
+                return event.vitals.at_s
+            case Reply():
+                return self._pipeline.alarm.now_s
 
     def accounts(self) -> dict[str, int]:
         """What came and what did not since the source began: the sums of `Tally`, with what only the times of arrival tell."""
@@ -124,11 +198,3 @@ class Live:
         slow = chunk.rate_hz < slowest_hz
         self._refused = f"{chunk.rate_hz:g} Hz is too slow for this model, which needs {slowest_hz:g} Hz or more" if slow else None
         return not slow and chunk.samples_mv.shape[1] > 0
-
-
-def _stream_time(event: Event) -> float:
-    match event:
-        case Scores() | Alert():
-            return event.at_s
-        case Seen():
-            return event.vitals.at_s

@@ -8,56 +8,85 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from .alarm import Alert
-from .live import State
-from .message import to_message
-from .pipeline import Event, Seen
+from .command import Reply
+from .live import Dated, State
+from .message import SCHEMA, AlertState, Message, to_message
+from .outbox import Letter
+from .pipeline import FollowUp, Seen
 from .score import Scores
-
-SCHEMA = 1
-"""The version of every message that goes out."""
 
 _STDOUT = 1
 _MOST_LINES = 10_000
 _FAREWELL_S = 5.0
 
-_OUTGOING = re.compile(r"status|[^/]+/(scores|vitals|status|alert|alert/[^/]+)")
+_OUTGOING = re.compile(r"status|resend|resent|[^/]+/(scores|vitals|status|command|reply|evidence|alert|alert/[^/]+)")
+_COMMAND = re.compile(r"([^/]+)/command")
 
 Send = Callable[[str, str, int, bool], object]
 """topic, payload, QoS, retained"""
+Post = Callable[[Letter], object]
 
 
 class Publisher:
     """Topics and payloads of one site; `send` carries them."""
 
     def __init__(self, prefix: str, site: str, send: Send) -> None:
+        self.post: Post = self._send_letter
+        """Carries what must arrive."""
         self._site = site
         self._root = f"{prefix}/{site}"
         self._send = send
 
-    def tell(self, source: str, event: Event, time_s: float) -> None:
-        """An event of a source, with its seconds since 1970."""
-        payload = _json({"schema": SCHEMA, "site": self._site, "time": round(time_s, 3), **to_message(event)})
+    def tell(self, source: str, dated: Dated) -> None:
+        """An event of a source."""
+        event, root = dated.event, f"{self._root}/{source}"
         match event:
             case Scores():
-                self._send(f"{self._root}/{source}/scores", payload, 0, False)
+                self._send(f"{root}/scores", _json(self._message(dated.time_s, to_message(event))), 0, False)
             case Seen():
-                self._send(f"{self._root}/{source}/vitals", payload, 0, False)
+                self._send(f"{root}/vitals", _json(self._message(dated.time_s, to_message(event))), 0, False)
+            case Reply():
+                self._send(f"{root}/reply", _json(self._message(dated.time_s, {"type": "reply", **asdict(event)})), 1, False)
+            case FollowUp():
+                message = self._message(dated.time_s, to_message(event))
+                self.post(Letter(f"{root}/evidence", message, f"{event.alert.id}/evidence"))
             case Alert():
-                self._send(f"{self._root}/{source}/alert", payload, 1, False)
-                self._send(f"{self._root}/{source}/alert/{event.finding}", payload, 1, True)
+                message = self._message(dated.time_s, to_message(event), onset_time=round(dated.onset_time_s, 3))
+                self._tell_alert(message)
+
+    def clear(self, last: AlertState, why: str, time_s: float) -> None:
+        """An alert of a source that is watched no more."""
+        told = last.model_dump(by_alias=True) | {"seq": last.seq + 1, "state": "cleared", "why": why, "time": round(time_s, 3)}
+        self._tell_alert(told | {"evidence": {"decided": [], "strip": None}})
+
+    def _tell_alert(self, message: Message) -> None:
+        topic = f"{self._root}/{message['source']}/alert"
+        state = {key: value for key, value in message.items() if key != "evidence"}
+        self.post(Letter(topic, message, f"{message['id']}/{message['seq']}", f"{topic}/{message['finding']}", state))
+
+    def _send_letter(self, letter: Letter) -> None:
+        """Where nothing keeps it: without a broker."""
+        self._send(letter.topic, _json(letter.message), 1, False)
+
+    def _message(self, time_s: float, told: Message, **more: Any) -> Message:
+        return {"schema": SCHEMA, "site": self._site, "time": round(time_s, 3), **more, **told}
 
     def tell_status(self, source: str, state: State, why: str | None, time_s: float, accounts: dict[str, int]) -> None:
         """The retained state of a source: what a program that comes later must know first."""
         message = {"schema": SCHEMA, "type": "status", "site": self._site, "source": source, "time": round(time_s, 3)}
         self._send(f"{self._root}/{source}/status", _json({**message, "state": state, "why": why, **accounts}), 1, True)
 
-    def tell_site(self, online: bool) -> None:
-        """Whether the daemon itself is there."""
-        topic, payload = self.will if not online else (f"{self._root}/status", self._site_state("online"))
-        self._send(topic, payload, 1, True)
+    def tell_online(self, outbox: str = "", last: int = 0) -> None:
+        """The daemon is there, and so far its outbox has come."""
+        self._send(f"{self._root}/status", self._site_state("online", outbox=outbox, last=last), 1, True)
+
+    def tell_offline(self) -> None:
+        """The daemon is there no more: the same that its will says."""
+        self._send(*self.will, 1, True)
 
     @property
     def will(self) -> tuple[str, str]:
@@ -68,8 +97,28 @@ class Publisher:
         """Whether this topic is one of ours going out, so that a wide subscription does not feed us our own words."""
         return _OUTGOING.fullmatch(topic.removeprefix(f"{self._root}/")) is not None and topic.startswith(f"{self._root}/")
 
-    def _site_state(self, state: str) -> str:
-        return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state})
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Filters of what others ask of the daemon."""
+        return f"{self._root}/+/command", self.resend
+
+    @property
+    def resend(self) -> str:
+        """Where the outbox is asked to send again."""
+        return f"{self._root}/resend"
+
+    @property
+    def resent(self) -> str:
+        """Where it does."""
+        return f"{self._root}/resent"
+
+    def commanded(self, topic: str) -> str | None:
+        """The source that a command under this topic is for; None where it is no such topic."""
+        found = _COMMAND.fullmatch(topic.removeprefix(f"{self._root}/")) if topic.startswith(f"{self._root}/") else None
+        return found[1] if found else None
+
+    def _site_state(self, state: str, **more: Any) -> str:
+        return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state, **more})
 
 
 class StandardOutput:
@@ -89,9 +138,7 @@ class StandardOutput:
         self._thread.start()
 
     def send(self, topic: str, payload: str, qos: int, retain: bool) -> None:
-        """An alert's retained state would only repeat it. After the reader has gone it does nothing."""
-        if retain and "/alert/" in topic:
-            return
+        """After the reader has gone it does nothing."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._lines) < _MOST_LINES or retain or self.is_closed)
             if not self.is_closed and len(self._lines) < 2 * _MOST_LINES:

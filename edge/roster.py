@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import partial
 
 import structlog
@@ -13,9 +14,11 @@ import structlog
 from kernels.engine import Engine
 
 from .clock import Arrival
+from .command import Close, Command, TakeOver
 from .config import Config, Source
 from .inbox import Inbox
-from .live import Live
+from .live import Dated, Live
+from .message import AlertState
 from .pipeline import Options, Pipeline
 from .reader import Reader
 from .record import Recorder
@@ -23,7 +26,7 @@ from .scribe import Recording, Scribe
 from .supervisor import Supervisor
 from .transport.open import open_transport
 from .transport.stream import Transport
-from .watched import Watched, is_forgotten, look_at
+from .watched import FORGET_S, Watched, is_forgotten, look_at
 from .worker import Post
 
 LONGEST_NAME = 64
@@ -52,9 +55,14 @@ class Roster:
     """Who records, where anything is to be recorded."""
     monotonic_s: Callable[[], float] = time.monotonic
     since_1970_s: Callable[[], float] = time.time
+    journal: dict[str, list[AlertState]] = field(default_factory=dict)
+    """What was on at each source when the last monitor ended, until the source is watched again."""
+    stream_of: Callable[[Source, str, str], str] = lambda source, name, new: new
+    """The name of the stretch of time that a source goes on with, else the new one."""
     config: Config | None = None
     ignored: int = 0
     """Messages that belong to no source, or are stale."""
+    _begun_s: float = field(default_factory=time.monotonic)
     _is_closed: bool = False
     _watched: dict[str, Watched] = field(default_factory=dict)
     _left: list[Post] = field(default_factory=list)
@@ -71,18 +79,38 @@ class Roster:
             gone = [one for one in self._watched.values() if one.config not in kept or (one.topic and one.name in transports)]
             self._remove(gone)
             self.config = config
+        self._close(gone, "no longer watched")
         self._flush(gone)
         with self._lock:
             for source in config.source:
                 if source.name and source.name not in self._watched:
                     self._watch(source, source.name, transports[source.name])
 
-    def rescore(self, engine: Engine) -> None:
-        """Score with another model from the next round on."""
+    def rescore(self, engine: Engine) -> Iterator[tuple[str, Dated]]:
+        """Score with another model from the next round on; what that ends, by source. For the thread that scores."""
         with self._lock:
             self.engine = engine
-            for watched in self._watched.values():
-                watched.post.live.rescore(self._pipeline(watched.name))
+            watched = list(self._watched.values())
+        for one in watched:
+            for event in one.post.live.rescore(self._pipeline(one.name, one.stream)):
+                yield one.name, event
+
+    def command(self, topic_source: str, command: Command) -> bool:
+        """Have a command obeyed by the next round; whether there is such a source."""
+        with self._lock:
+            watched = self._watched.get(topic_source)
+        if watched:
+            watched.post.commands.put((command, self.since_1970_s()))
+            self.wake()
+        return watched is not None
+
+    def unclaimed(self, now_s: float) -> list[AlertState]:
+        """What was on at sources that did not come back for so long that they would be forgotten."""
+        with self._lock:
+            if not self.journal or now_s - self._begun_s < FORGET_S:
+                return []
+            gone, self.journal = self.journal, {}
+        return [state for states in gone.values() for state in states]
 
     def hear(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message of a device. A retained one is old and no part of the stream."""
@@ -108,10 +136,12 @@ class Roster:
 
     def tick(self, now_s: float) -> list[Watched]:
         """Look at every source; those of which there is news. A stalled line is opened anew."""
-        changed = [watched for watched in self.watched() if look_at(watched, now_s)]
+        time_s = self.since_1970_s()
+        changed = [watched for watched in self.watched() if look_at(watched, now_s, time_s)]
         with self._lock:
             forgotten = [watched for watched in self._watched.values() if is_forgotten(watched, now_s)]
             self._remove(forgotten)
+        self._close(forgotten, "no longer watched")
         self._flush(forgotten)
         with self._lock:
             gone, self._gone = self._gone, []
@@ -125,13 +155,19 @@ class Roster:
             return False
         return all(watched.reader and watched.reader.ended for watched in self.watched())
 
-    def leave_all(self) -> None:
-        """Stop listening, for good; what waits can still be scored by one more round."""
+    def leave_all(self) -> list[str]:
+        """Stop listening, for good; what waits can still be scored by one more round. The sources that had been read to their ends.
+
+        What is on at the others stays so, for the next daemon to go on with.
+        """
         self._is_closed = True
         with self._lock:
             leaving = list(self._watched.values())
             self._remove(leaving)
+        ended = [watched for watched in leaving if watched.reader and watched.reader.ended]
+        self._close(ended, "the stream has ended")
         self._flush(leaving)
+        return [watched.name for watched in ended]
 
     def _route(self, topic: str) -> Watched | None:
         with self._lock:
@@ -167,14 +203,23 @@ class Roster:
         return watched
 
     def _watch(self, source: Source, name: str, transport: Transport | None) -> Watched:
-        device, wiring = source.kind, source.wiring()
-        inbox = Inbox(self.wake)
-        live = Live(name, partial(device.decoder, wiring), self._pipeline(name), self._recording(source, name))
+        inbox, now_s, time_s = Inbox(self.wake), self.monotonic_s(), self.since_1970_s()
+        stream = self.stream_of(source, name, _name_stream(time_s))
+        decoder = partial(source.kind.decoder, source.wiring())
+        live = Live(name, decoder, self._pipeline(name, stream), self._recording(source, name), time_s)
         reader = Reader(name, transport, inbox, self.supervisor) if transport else None
-        watched = self._watched[name] = Watched(source, name, Post(live, inbox), reader, self.monotonic_s())
+        watched = self._watched[name] = Watched(source, name, Post(live, inbox), reader, now_s, stream, now_s)
+        self._take_over(watched, time_s)
         if reader:
             reader.start()
         return watched
+
+    def _take_over(self, watched: Watched, time_s: float) -> None:
+        """Go on with what was on; a file that is read again tells it again by itself."""
+        states = [state for state in self.journal.pop(watched.name, ()) if state.stream != watched.stream]
+        watched.stalled = any(state.finding == "stalled" for state in states)
+        if states:
+            watched.post.commands.put((TakeOver(tuple(states)), time_s))
 
     def _remove(self, leaving: list[Watched]) -> None:
         """Nothing new reaches them. Called with the lock."""
@@ -185,6 +230,11 @@ class Roster:
             watched.state = "offline"
         self._gone += leaving
         self._by_topic.clear()
+
+    def _close(self, leaving: list[Watched], why: str) -> None:
+        """What is on at these is not seen any more."""
+        for watched in leaving:
+            watched.post.commands.put((Close(why), self.since_1970_s()))
 
     def _flush(self, leaving: list[Watched]) -> None:
         """What waits is for one more round, once their lines are closed. Called without the lock, as those who bring bytes need it."""
@@ -199,9 +249,9 @@ class Roster:
             self._left += [watched.post for watched in leaving]
         self.wake()
 
-    def _pipeline(self, name: str) -> Pipeline:
+    def _pipeline(self, name: str, stream: str) -> Pipeline:
         hop_s = self.config.model.hop_s if self.config else Options().hop_s
-        return Pipeline(name, self.engine, Options(hop_s=hop_s))
+        return Pipeline(name, self.engine, Options(hop_s, stream))
 
     def _recording(self, source: Source, name: str) -> Recording | None:
         table = self.config.record if self.config else None
@@ -209,3 +259,8 @@ class Roster:
             return None
         recorder = Recorder(table.folder, name, source.wiring().units_per_mv or _UNITS_PER_MV, table.rotate_s, int(table.limit_mb * 1e6))
         return Recording(self.scribe, recorder)
+
+
+def _name_stream(time_s: float) -> str:
+    """A name that no other start of a source has: the moment, in UTC."""
+    return datetime.fromtimestamp(time_s, timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .command import Report
 from .config import Source
 from .health import SourceHealth
 from .live import State
@@ -30,6 +31,12 @@ class Watched:
     reader: Reader | None
     begun_s: float
     """When its state last changed."""
+    stream: str
+    """The stretch of time that its seconds count in."""
+    since_s: float
+    """When it began to be watched."""
+    stalled: bool = False
+    """Whether the alert that nothing comes is on, or about to be."""
     topic: str | None = None
     """What it is heard under, where it was discovered."""
     state: State = "offline"
@@ -60,14 +67,31 @@ class Watched:
         )  # fmt: skip
 
 
-def look_at(watched: Watched, now_s: float) -> bool:
-    """Take note of its state; whether there is news. A stalled line is opened anew."""
+def look_at(watched: Watched, now_s: float, time_s: float) -> bool:
+    """Take note of its state; whether there is news. A stalled line is opened anew, and alerted of."""
     before, watched.state = watched.state, _state(watched, now_s)
     if watched.state != before:
         watched.begun_s = now_s
     elif watched.state == "stalled" and watched.reader and _is_quiet(watched, now_s):
         watched.reader.reopen(_silence(watched))
+    _alert(watched, now_s, time_s)
     return _is_news(watched, now_s)
+
+
+def _alert(watched: Watched, now_s: float, time_s: float) -> None:
+    """Have the alert that nothing comes raised or cleared."""
+    stalled = _is_missed(watched, now_s)
+    if stalled != watched.stalled:
+        watched.stalled = stalled
+        watched.post.commands.put((Report("stalled", (watched.why or _silence(watched)) if stalled else None), time_s))
+
+
+def _is_missed(watched: Watched, now_s: float) -> bool:
+    """Whether something should come and does not. A file that has been read to its end owes nothing."""
+    if watched.state == "online" or (watched.reader and watched.reader.ended):
+        return False
+    never = watched.post.live.sampled_at_s is None
+    return watched.required and now_s - watched.since_s > watched.config.stall_s if never else True
 
 
 def _is_news(watched: Watched, now_s: float) -> bool:

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from queue import SimpleQueue
 
 from kernels.engine import Engine
 
 from .clock import Arrival
+from .command import Command
 from .inbox import Inbox
-from .live import Live
-from .pipeline import Event, Pending, score
+from .live import Dated, Live
+from .pipeline import Pending, score
 from .supervisor import Supervisor
 
-Tell = Callable[[str, Event, float], None]
-"""Called with the source, the event and its seconds since 1970."""
+Tell = Callable[[str, Dated], None]
+"""Called with the source and each event."""
 
 _MOST_WINDOWS = 64
 """A batch of so many gains nothing by more."""
@@ -31,6 +33,8 @@ class Post:
     inbox: Inbox
     ended: bool = False
     """Set to have the source flushed by the next round."""
+    commands: SimpleQueue[tuple[Command, float]] = field(default_factory=SimpleQueue)
+    """Each with the seconds since 1970 when it was given; obeyed by the next round, after its samples."""
 
 
 @dataclass(slots=True)
@@ -47,12 +51,14 @@ class Worker:
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
         # Whether a source has ended is asked before what waits is taken: what came before its end must not come after its flush.
-        busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding]
+        busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding or not post.commands.empty()]
         taken = [(post, post.ended, post.inbox.take()) for post in busy]
         prepared = ((post.live, pending) for post, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
             for engine, same in groupby(batch, key=lambda item: item[0].engine):
                 self._finish(engine, list(same))
+        for post in busy:
+            self._obey(post)
         self.rounds += 1
         self.progress_s = time.monotonic()
         return sum(len(arrivals) for _, _, arrivals in taken)
@@ -77,9 +83,16 @@ class Worker:
             post.ended = False
             yield from self.supervisor.guard(post.live.name, partial(post.live.prepare_end, _end())) or ()
 
-    def _tell(self, live: Live, events: Iterator[tuple[Event, float]]) -> None:
-        for event, time_s in events:
-            self.tell(live.name, event, time_s)
+    def _obey(self, post: Post) -> None:
+        while not post.commands.empty():
+            self.supervisor.guard(post.live.name, partial(self._obey_one, post.live, *post.commands.get()))
+
+    def _obey_one(self, live: Live, command: Command, time_s: float) -> None:
+        self._tell(live, live.obey(command, time_s))
+
+    def _tell(self, live: Live, events: Iterator[Dated]) -> None:
+        for event in events:
+            self.tell(live.name, event)
 
 
 def _batches(prepared: Iterable[tuple[Live, Pending]]) -> Iterator[list[tuple[Live, Pending]]]:

@@ -43,9 +43,11 @@ PATIENCE_S = 60.0
 
 Json = dict[str, Any]
 
-_OUTGOING = ("status", "+/status", "+/scores", "+/vitals", "+/alert", "+/alert/+")
-_ADDED = ("time", "schema", "site")
-"""What the daemon knows and a replay does not."""
+_OUTGOING = ("status", "+/status", "+/scores", "+/vitals", "+/alert", "+/alert/+", "+/evidence", "+/reply")
+_EVENTS = ("scores", "vitals", "alert", "evidence")
+_ADDED = ("time", "schema", "site", "onset_time", "outbox", "number", "stream", "id")
+"""What the daemon knows and a replay does not. A live stream has a name, which its ids depend on."""
+_ENDINGS = ("the stream has ended", "no longer watched")
 
 
 class Daemon:
@@ -81,7 +83,7 @@ class Daemon:
         command = [sys.executable, "-m", "edge", "run", str(self.path)]
         given = subprocess.DEVNULL if self.stdin is None else subprocess.PIPE
         with self._stdout.open("ab") as out, self._stderr.open("ab") as told:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"} | self._environment
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(self.path.parent)} | self._environment
             self._process = subprocess.Popen(command, stdin=given, stdout=out, stderr=told, env=environment, cwd=ROOT)
         if self.stdin is not None:
             threading.Thread(target=self._process.communicate, args=(self.stdin,), daemon=True).start()
@@ -234,8 +236,8 @@ class Client:
         self._client.publish(f"cardiogloss/{SITE}/{source}/ecg", payload, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
 
     def events(self, source: str) -> list[Json]:
-        """Its scores, vitals and alerts in the order in which they came, without what only the daemon adds."""
-        topics = {f"cardiogloss/{SITE}/{source}/{kind}" for kind in ("scores", "vitals", "alert")}
+        """What `bare` has of it, in the order in which it came."""
+        topics = {f"cardiogloss/{SITE}/{source}/{kind}" for kind in _EVENTS}
         return bare(message.payload for message in self.messages if message.topic in topics)
 
     def wait_for_events(self, source: str, expected: Sequence[Json]) -> list[Json]:
@@ -316,8 +318,10 @@ def on_topic(name: str, device: str = "frame", **keys: Any) -> str:
 
 
 def bare(messages: Iterable[Json]) -> list[Json]:
-    """As `to_message` has them."""
-    return [{key: value for key, value in message.items() if key not in _ADDED} for message in messages]
+    """As `to_message` has them, type by type, as each type has its own way out; without what the daemon noticed, and no sample."""
+    own = [message for message in messages if message.get("finding") != "stalled" and message.get("why") not in _ENDINGS]
+    stripped = [{key: value for key, value in message.items() if key not in _ADDED} for message in own]
+    return sorted(stripped, key=lambda message: _EVENTS.index(message["type"]))
 
 
 def scored(chunks: Iterable[Chunk], name: str, engine: Engine, ended: bool = True) -> list[Json]:
@@ -325,7 +329,7 @@ def scored(chunks: Iterable[Chunk], name: str, engine: Engine, ended: bool = Tru
     pipeline = Pipeline(name, engine)
     events = [event for chunk in chunks for event in pipeline.feed(chunk)]
     events += pipeline.flush() if ended else ()
-    return [json.loads(json.dumps(to_message(event))) for event in events]
+    return bare(json.loads(json.dumps(to_message(event))) for event in events)
 
 
 def decoded(data: bytes, device: Device, wiring: Wiring) -> list[Chunk]:

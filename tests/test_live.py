@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import worker
-from edge.alarm import Alert
+from edge.alarm import Alert, Evidence
 from edge.clock import Arrival
+from edge.command import Reply
 from edge.config import Config, Source
 from edge.decode.chunk import Chunk
 from edge.decode.device import Decoder, Wiring
@@ -29,10 +30,11 @@ from edge.decode.devices import device
 from edge.decode.frame import FrameDecoder, FrameEncoder
 from edge.health import Health, SourceHealth
 from edge.inbox import LITTLE_BYTES, OVERHEAD_BYTES, Inbox
-from edge.live import Live
-from edge.message import to_message
+from edge.live import Dated, Live
+from edge.message import SCHEMA, to_message
 from edge.pipeline import Event, Pipeline, score
-from edge.publish import SCHEMA, Publisher, StandardOutput
+from edge.outbox import Letter
+from edge.publish import Publisher, StandardOutput
 from edge.reader import Reader
 from edge.record import Recorder
 from edge.roster import Roster
@@ -45,7 +47,7 @@ from kernels.engine import Engine
 from kernels.signal import LEADS, Samples
 
 from .broker import wait_for
-from .daemon import Json, between, frames, scored
+from .daemon import Json, bare, between, frames, scored
 
 WIRING = Wiring((), 0.0, 0.0)
 
@@ -145,12 +147,17 @@ class _Told:
     """Collects what a worker tells."""
 
     def __init__(self) -> None:
-        self.events: dict[str, list[Json]] = {}
+        self.messages: dict[str, list[Json]] = {}
         self.times_s: list[float] = []
 
-    def __call__(self, source: str, event: Event, time_s: float) -> None:
-        self.events.setdefault(source, []).append(json.loads(json.dumps(to_message(event))))
-        self.times_s.append(time_s)
+    def __call__(self, source: str, dated: Dated) -> None:
+        assert not isinstance(dated.event, Reply)
+        self.messages.setdefault(source, []).append(json.loads(json.dumps(to_message(dated.event))))
+        self.times_s.append(dated.time_s)
+
+    @property
+    def events(self) -> dict[str, list[Json]]:
+        return {source: bare(messages) for source, messages in self.messages.items()}
 
 
 @pytest.fixture
@@ -244,14 +251,14 @@ def test_an_event_has_the_time_of_day_at_which_its_sample_came(excerpt: Chunk, e
         post.inbox.put(_arrival(frame, 0.1 * (i + 1)))
         one.round([post])
     begun_s = 1.7e9
-    at_s = [message["at_s"] for message in told.events["one"]]
+    at_s = [message["at_s"] for message in told.messages["one"]]
     assert told.times_s == pytest.approx([begun_s + at for at in at_s], abs=1e-3)
 
 
 # Publisher
 
 SCORES = Scores("bed-1", 12.0, {"asystole": 0.9}, {"II": "good"})
-ALERT = Alert("id", "bed-1", "asystole", "high", "raised", 12.0, 10.0, 0.9, ((12.0, 0.9),))
+ALERT = Alert("id", 0, "bed-1", "s", "asystole", "physiological", "high", "raised", 12.0, 10.0, 0.9, evidence=Evidence(((12.0, 0.9),)))
 
 
 def _published(tell: Callable[[Publisher], None]) -> list[tuple[str, Json, int, bool]]:
@@ -260,18 +267,27 @@ def _published(tell: Callable[[Publisher], None]) -> list[tuple[str, Json, int, 
     return sent
 
 
-def test_scores_go_out_once_and_alerts_surely_with_their_state_retained() -> None:
-    (scores,) = _published(lambda publisher: publisher.tell("bed-1", SCORES, 1.7e9))
+def test_scores_go_out_once_and_an_alert_is_posted_with_its_state_but_for_the_evidence() -> None:
+    (scores,) = _published(lambda publisher: publisher.tell("bed-1", Dated(SCORES, 1.7e9, 1.7e9)))
     assert (scores[0], *scores[2:]) == ("clinic/ecg/ward/bed-1/scores", 0, False)
-    news, state = _published(lambda publisher: publisher.tell("bed-1", ALERT, 1.7e9))
+    posted: list[Letter] = []
+    publisher = Publisher("clinic/ecg", "ward", lambda *message: None)
+    publisher.post = posted.append
+    publisher.tell("bed-1", Dated(ALERT, 1.7e9, 1.7e9 - 2))
+    (letter,) = posted
+    assert (letter.topic, letter.state_topic, letter.key) == ("clinic/ecg/ward/bed-1/alert", "clinic/ecg/ward/bed-1/alert/asystole", "id/0")
+    assert letter.state == {key: value for key, value in letter.message.items() if key != "evidence"}
+    assert letter.message["onset_time"] == 1.7e9 - 2
+
+
+def test_without_an_outbox_an_alert_goes_out_as_it_is() -> None:
+    (news,) = _published(lambda publisher: publisher.tell("bed-1", Dated(ALERT, 1.7e9, 1.7e9)))
     assert (news[0], *news[2:]) == ("clinic/ecg/ward/bed-1/alert", 1, False)
-    assert (state[0], *state[2:]) == ("clinic/ecg/ward/bed-1/alert/asystole", 1, True)
-    assert news[1] == state[1]
 
 
 @pytest.mark.parametrize("event", [SCORES, ALERT])
 def test_every_event_says_its_schema_its_site_and_the_time(event: Event) -> None:
-    for _, message, _, _ in _published(lambda publisher: publisher.tell("bed-1", event, 1_700_000_000.12345)):
+    for _, message, _, _ in _published(lambda publisher: publisher.tell("bed-1", Dated(event, 1_700_000_000.12345, 0.0))):
         assert (message["schema"], message["site"], message["source"], message["time"]) == (SCHEMA, "ward", "bed-1", 1_700_000_000.123)
 
 
@@ -279,7 +295,7 @@ def test_states_are_retained_and_the_will_is_what_an_orderly_end_says() -> None:
     (status,) = _published(lambda publisher: publisher.tell_status("bed-1", "stalled", "why", 1.7e9, {"lost": 3}))
     assert (status[0], *status[2:]) == ("clinic/ecg/ward/bed-1/status", 1, True)
     assert (status[1]["schema"], status[1]["state"], status[1]["why"], status[1]["lost"]) == (SCHEMA, "stalled", "why", 3)
-    (online,), (offline,) = (_published(partial(Publisher.tell_site, online=state)) for state in (True, False))
+    (online,), (offline,) = (_published(tell) for tell in (Publisher.tell_online, Publisher.tell_offline))
     assert online[0] == offline[0] == "clinic/ecg/ward/status" and online[2:] == offline[2:] == (1, True)
     assert (online[1]["state"], offline[1]["state"]) == ("online", "offline")
     topic, payload = Publisher("clinic/ecg", "ward", lambda *message: None).will

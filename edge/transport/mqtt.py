@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import ssl
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties as Packed
 from paho.mqtt.reasoncodes import ReasonCode
-
-from kernels.findings import ConfigError
 
 from ..config import Mqtt
 from ..wildcard import check_filter
 from .backoff import Backoff
 from .stream import check_address
+from .tls import tls_context
 
 OnMessage = Callable[[str, bytes, bool], None]
 """(topic, payload, retained); a retained message is older than the subscription, by an unknown time."""
@@ -28,30 +27,57 @@ OnState = Callable[[bool, str], None]
 """(connected, why), after each change, each failed attempt and each refusal."""
 OnPublished = Callable[[int], None]
 """(mid) that the broker has taken over; for QoS 0, that went into the socket."""
+OnRefused = Callable[[int, str], None]
+"""(mid, why) that the broker will not have; only MQTT 5 tells."""
 
 _QUEUED = 1000
 """Messages of QoS 1 held in memory for a broker that is away."""
-_INFLIGHT = {"3.1.1": 100, "5": 20}
+_INFLIGHT = {"3.1.1": 100, "5": 20, "auto": 20}
 """Sent and not yet acknowledged. An MQTT 5 broker sets its own limit and hangs up above it; those in use allow 20 and more."""
+_HANG_UPS = 3
+"""Some brokers that know no MQTT 5 hang up on it; so does whatever stands before one that is just away."""
 _FAREWELL_S = 3.0
 
+_TOO_NEW = "Unsupported protocol version"
 _TWIN = "another program uses the same client_id; give each its own"
 
 _HINTS = {
     "Bad user name or password": "check user and password",
     "Not authorized": "check user, password and the broker's access list",
-    "Unsupported protocol version": 'set version = "3.1.1"',
+    _TOO_NEW: 'set version = "3.1.1"',
     "Session taken over": _TWIN,
 }
 
 _Phase = Literal["away", "asking", "refused", "connected"]
 
 
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What MQTT 5 lets a message say beside its payload (standard section 3.3.2.3); 3.1.1 leaves it out."""
+
+    content_type: str = ""
+    expiry_s: int | None = None
+    """The broker throws it away where it could not deliver it for so long."""
+    user: tuple[tuple[str, str], ...] = ()
+    """Names and values, for whoever filters or routes without reading the payload."""
+
+    def pack(self) -> Packed:
+        """As paho wants them."""
+        packed = Packed(PacketTypes.PUBLISH)
+        if self.content_type:
+            packed.ContentType = self.content_type
+        if self.expiry_s is not None:
+            packed.MessageExpiryInterval = self.expiry_s
+        if self.user:
+            packed.UserProperty = list(self.user)
+        return packed
+
+
 class Broker:
     """The only owner of the one connection to the MQTT broker: it connects, connects again for ever, and subscribes anew each time.
 
-    The callbacks run in the network thread, `on_published` even under a lock of paho's: they must only put what
-    they get into a queue, and take no lock that is held around a call of this class. One that raises is logged.
+    The callbacks run in the network thread, some even under a lock of paho's: they must only put what they get
+    into a queue, and take no lock that is held around a call of this class. One that raises is logged.
     """
 
     def __init__(
@@ -63,6 +89,7 @@ class Broker:
         on_message: OnMessage = lambda topic, payload, retained: None,
         on_state: OnState = lambda connected, why: None,
         on_published: OnPublished = lambda mid: None,
+        on_refused: OnRefused = lambda mid, why: None,
     ) -> None:
         """`will` is the (topic, payload) that the broker publishes, retained, when this program is lost.
 
@@ -73,6 +100,7 @@ class Broker:
         self._on_message = on_message
         self._on_state = on_state
         self._on_published = on_published
+        self._on_refused = on_refused
         self._filters: dict[str, int] = {}
         self._phase: _Phase = "away"
         self._begun = False
@@ -88,6 +116,8 @@ class Broker:
         """Messages that were to be published and could be neither sent nor queued."""
         check_address(*self._address)
         self._client = _make_client(config, client_id, password)
+        self._hang_ups = 0
+        self._speak("3.1.1" if config.version == "3.1.1" else "5")
         if will is not None:
             self._client.will_set(*will, qos=1, retain=True)
         self._wire()
@@ -111,6 +141,11 @@ class Broker:
         return self._phase == "connected"
 
     @property
+    def version(self) -> str:
+        """Of the protocol, in this connection or the next attempt."""
+        return "5" if self._client.protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1"
+
+    @property
     def reconnects(self) -> int:
         """How often the connection came back."""
         return max(self._connects - 1, 0)
@@ -119,9 +154,7 @@ class Broker:
         """Begins to connect, and returns at once. Called again it brings back a network thread that has died, else does nothing."""
         if not self._begun:
             self._begun = True
-            self._client.connect_async(
-                *self._address, keepalive=self._config.keepalive_s, clean_start=True, properties=_session(self._config.version)
-            )
+            self._client.connect_async(*self._address, keepalive=self._config.keepalive_s, clean_start=True, properties=_session())
         self._client.loop_start()
 
     def stop(self) -> None:
@@ -148,14 +181,16 @@ class Broker:
         if self._filters.pop(topic_filter, None) is not None and self.connected:
             self._client.unsubscribe(topic_filter)
 
-    def publish(self, topic: str, payload: bytes | str, qos: int = 0, retain: bool = False) -> int | None:
-        """The mid that `on_published` will name, maybe before this returns; None where the message was dropped.
+    def publish(
+        self, topic: str, payload: bytes | str, qos: int = 0, retain: bool = False, properties: Properties | None = None
+    ) -> int | None:
+        """The mid that `on_published` or `on_refused` will name, maybe before this returns; None where the message was dropped.
 
         Without a connection QoS 0 is dropped and QoS 1 queued, in memory only. Raises ValueError for a topic with a wildcard.
         """
         if qos == 0 and not self.connected:
             return self._drop()
-        info = self._client.publish(topic, payload, qos, retain)
+        info = self._client.publish(topic, payload, qos, retain, properties.pack() if properties else None)
         queued = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos > 0
         return info.mid if queued or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else self._drop()
 
@@ -180,15 +215,24 @@ class Broker:
         if answer.is_failure:
             self._on_state(self.connected, f"the broker refused to subscribe to {topic_filter}: {_in_words(answer)}")
 
+    def _speak(self, version: Literal["3.1.1", "5"]) -> None:
+        # paho changes it so itself where a broker refuses 3.1.1. With another client what waits, and its mids, would be lost.
+        self._client._protocol = MQTTProtocolVersion.MQTTv5 if version == "5" else MQTTProtocolVersion.MQTTv311
+
+    def _try_another_version(self) -> None:
+        """Once the broker has hung up: mostly 5, now and then 3.1.1, until one has worked."""
+        if self._config.version == "auto" and not self._connects:
+            self._hang_ups += 1
+            self._speak("5" if self._hang_ups % _HANG_UPS else "3.1.1")
+
     # What follows runs in paho's network thread, or in stop().
 
     def _asking(self, client: Client, userdata: Any) -> None:
         self._phase = "asking"
 
-    def _connected(self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Properties | None) -> None:
+    def _connected(self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Packed | None) -> None:
         if reason.is_failure:
-            self._phase = "refused"
-            self._on_state(False, f"the broker refused the connection: {_in_words(reason)}")
+            self._refused(reason)
             return
         with self._lock:
             self._asked.clear()
@@ -197,25 +241,32 @@ class Broker:
         self._connects += 1
         for topic_filter, qos in self._filters.copy().items():
             self._ask(topic_filter, qos)
-        self._on_state(True, f"connected to {self._config.address}")
+        self._on_state(True, f"connected to {self._config.address} in MQTT {self.version}")
+
+    def _refused(self, reason: ReasonCode) -> None:
+        self._phase = "refused"
+        words = _in_words(reason)
+        if self._config.version == "auto" and str(reason) == _TOO_NEW and self.version == "5":
+            self._speak("3.1.1")
+            words = "it knows no MQTT 5, so the next attempt is in 3.1.1"
+        self._on_state(False, f"the broker refused the connection: {words}")
 
     def _unreachable(self, client: Client, userdata: Any) -> None:
         # paho calls it while it handles the error, and hands over nothing.
         self._phase = "away"
         self._on_state(False, f"cannot connect to {self._config.address}: {sys.exc_info()[1] or 'no reason given'}")
 
-    def _disconnected(
-        self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
-    ) -> None:
+    def _disconnected(self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Packed | None) -> None:
         last, self._phase = self._phase, "away"
         if last == "connected" and reason.is_failure and not flags.is_disconnect_packet_from_server:
             self._on_state(False, f"lost {self._config.address}, which said no reason: it, or the network, failed, or {_TWIN}")
         elif last == "connected":
             self._on_state(False, f"disconnected from {self._config.address}: {_in_words(reason)}")
         elif last == "asking":
+            self._try_another_version()
             self._on_state(False, f"{self._config.address} hung up without an answer; check port, tls and the client certificate")
 
-    def _subscribed(self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Properties | None) -> None:
+    def _subscribed(self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Packed | None) -> None:
         if reasons:
             with self._lock:
                 self._answered[mid] = reasons[0]
@@ -233,8 +284,9 @@ class Broker:
         self.received += 1
         self._on_message(topic, bytes(message.payload), message.retain)
 
-    def _published(self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Properties | None) -> None:
+    def _published(self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Packed | None) -> None:
         if reason.is_failure:
+            self._on_refused(mid, _in_words(reason))
             self._on_state(self.connected, f"the broker refused a message: {_in_words(reason)}")
         else:
             self._on_published(mid)
@@ -245,13 +297,8 @@ class Broker:
 
 
 def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
-    """A client that has not connected yet. MQTT 5 always begins a clean session; 3.1.1 must be told so here."""
-    client = Client(
-        CallbackAPIVersion.VERSION2,
-        client_id,
-        clean_session=True if config.version == "3.1.1" else None,
-        protocol=MQTTProtocolVersion.MQTTv311 if config.version == "3.1.1" else MQTTProtocolVersion.MQTTv5,
-    )
+    """A client of 3.1.1, whose sessions are clean, that has not connected yet."""
+    client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=True, protocol=MQTTProtocolVersion.MQTTv311)
     client.max_inflight_messages_set(_INFLIGHT[config.version])
     client.max_queued_messages_set(_QUEUED)
     # paho doubles the first wait without a jitter of its own, so both ends of it are drawn. It takes fractions, though its types deny it.
@@ -259,42 +306,15 @@ def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
     client.reconnect_delay_set(shortest_s, longest_s)  # type: ignore[arg-type]
     if config.user:
         client.username_pw_set(config.user, password)
-    context = _tls(config)
+    context = tls_context(config)
     if context is not None:
         client.tls_set_context(context)
     return client
 
 
-def _tls(config: Mqtt) -> ssl.SSLContext | None:
-    """Raises ConfigError where a file is missing, or holds no certificate or key."""
-    if not config.tls:
-        return None
-    context = _read_ca(config)
-    if config.certificate:
-        try:
-            # With a password of its own OpenSSL would ask for it on the terminal, and wait.
-            context.load_cert_chain(config.certificate, config.key, password="")
-        except OSError as error:
-            raise ConfigError(f"mqtt: certificate {config.certificate} and key {config.key or 'in it'}: {_said(error)}") from error
-    return context
-
-
-def _read_ca(config: Mqtt) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=config.ca)
-    except OSError as error:
-        raise ConfigError(f"mqtt: ca {config.ca}: {_said(error)}; give a PEM file with the certificate of the authority") from error
-
-
-def _said(error: OSError) -> str:
-    return str(error.strerror or error)
-
-
-def _session(version: str) -> Properties | None:
-    """Nothing outlives the connection: what came meanwhile would be stale."""
-    if version == "3.1.1":
-        return None
-    properties = Properties(PacketTypes.CONNECT)
+def _session() -> Packed:
+    """Of MQTT 5. Nothing outlives the connection: what came meanwhile would be stale."""
+    properties = Packed(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = 0
     return properties
 

@@ -1,0 +1,290 @@
+"""`Letter`s and what the broker says of them in; each on disk first, then offered to the broker until it is acknowledged, out."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, TypeVar
+
+from .outbox import Letter, Outbox
+from .outbox_file import Row
+from .supervisor import Supervisor
+from .transport.mqtt import Properties
+
+T = TypeVar("T")
+
+_INFLIGHT = 16
+"""Few, so that what waits waits on disk; no broker in use allows less."""
+_AT_ONCE = 64
+_MOST_LETTERS = 10_000
+_TICK_S = 1.0
+_GRACE_S = 5.0
+"""A disk that hangs is left to itself."""
+_TELLING = ("schema", "id", "seq", "state", "priority")
+
+
+class Publish(Protocol):
+    """As `Broker.publish`: the mid; None where the message was not taken."""
+
+    def __call__(self, topic: str, payload: str, qos: int, retain: bool, properties: Properties | None) -> int | None: ...
+
+
+class Delivery:
+    """The thread that owns the outbox. Any thread may call; no call waits, but `close`, and that not for ever.
+
+    A letter is on disk before it is announced; where the disk takes none it is announced all the same. Few are in flight at a time,
+    in the order of their numbers. The client sends again, first and by itself, what was in flight when the connection was lost;
+    nothing else goes out before that has arrived, so the order holds. Then come the retained states, which a broker may have
+    forgotten, then what waits, and last what a subscriber asked for again.
+    """
+
+    def __init__(self, outbox: Outbox, supervisor: Supervisor, resent_topic: str) -> None:
+        """What a subscriber asks for again goes to `resent_topic`."""
+        self._outbox = outbox
+        self._supervisor = supervisor
+        self._resent_topic = resent_topic
+        self._publish: Publish | None = None
+        self._said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._letters: deque[Letter] = deque()
+        self._lock = threading.Lock()
+        self._overrun = 0
+        self._is_connected = False
+        self._inflight: dict[int, int | None] = {}
+        """Number by mid; None for a state, or for what is sent again."""
+        self._again: set[int] = set()
+        """The mids that the client must send again."""
+        self._states: dict[str, str] = {}
+        self._rows: deque[Row] = deque()
+        self._offered = 0
+        self._old: deque[Row] = deque()
+        self._resending: int | None = None
+        """The number after which it goes on; None while nobody asks."""
+        self._is_open = True
+        self._end_s: float | None = None
+        # A clock that is set while the program runs must not make letters old.
+        self._epoch_s = time.time() - time.monotonic()
+        self._resent = self._refused = 0
+        self._tried_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+
+    def start(self, publish: Publish) -> None:
+        """Begin, with the `publish` of the broker that calls `on_published` and the others here. What came before has waited."""
+        self._publish = publish
+        self._thread.start()
+
+    def put(self, *letters: Letter) -> None:
+        """Deliver them. Behind a disk that hangs the oldest are dropped and counted."""
+        with self._lock:
+            self._letters.extend(letters)
+            while len(self._letters) > _MOST_LETTERS:
+                self._letters.popleft()
+                self._overrun += 1
+        self._said.put(_nothing)
+
+    def ask(self, work: Callable[[Outbox], T]) -> Future[T]:
+        """Have something done with the outbox, in its turn."""
+        answer: Future[T] = Future()
+        self._said.put(lambda: answer.set_result(work(self._outbox)))
+        return answer
+
+    def forget_state(self, topic: str) -> None:
+        """Take a retained state back."""
+        self._said.put(partial(self._forget, topic))
+
+    def resend(self, name: str, after: int) -> None:
+        """Publish again what the outbox `name` holds after a number, then say which numbers it has; all, where it is another's name."""
+        self._said.put(partial(self._begin_again, after if name == self._outbox.name else 0))
+
+    def on_published(self, mid: int) -> None:
+        """The broker has taken it over. A mid of others is ignored, here and below."""
+        self._said.put(partial(self._settle, mid, True))
+
+    def on_refused(self, mid: int, why: str) -> None:
+        """The broker will not have it: it is offered again after the next connect."""
+        self._said.put(partial(self._settle, mid, False))
+
+    def on_connected(self) -> None:
+        """Again without a loss in between it does nothing."""
+        self._said.put(self._connected)
+
+    def on_lost(self) -> None:
+        """Nothing is offered until it is back."""
+        self._said.put(self._lost)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Letters that wait; and those ever dropped, for size, age or a disk that hangs, before they were acknowledged.
+
+        Since the start: letters told that the disk did not take at once, letters sent again, and messages refused.
+        """
+        return {
+            "waiting": self._outbox.waiting_count,
+            "dropped": self._outbox.dropped + self._overrun,
+            "unwritten": self._outbox.unwritten,
+            "resent": self._resent,
+            "refused": self._refused,
+        }
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing gets on disk just now."""
+        return self._outbox.problem
+
+    def close(self, wait_s: float) -> None:
+        """Give what waits this time to be acknowledged, where there is a connection, and let go of the outbox."""
+        self._said.put(partial(self._end, time.monotonic() + wait_s))
+        if self._publish is None:
+            self._outbox.close()
+        else:
+            self._thread.join(wait_s + _GRACE_S)
+
+    def _run(self) -> None:
+        while self._is_open:
+            self._supervisor.guard("delivery", self._turn)
+        self._supervisor.guard("delivery", self._outbox.close)
+
+    def _turn(self) -> None:
+        self._listen()
+        self._write()
+        while self._is_connected and not self._again and len(self._inflight) < _INFLIGHT and self._offer_next():
+            pass
+        self._save()
+        if self._end_s is not None and (time.monotonic() >= self._end_s or self._is_idle()):
+            self._is_open = False
+
+    def _listen(self) -> None:
+        """One thing at least, or a tick; then all that is there."""
+        with suppress(queue.Empty):
+            self._said.get(timeout=_TICK_S if self._end_s is None else 0.05)()
+            while True:
+                self._said.get_nowait()()
+
+    def _write(self) -> None:
+        with self._lock:
+            letters = list(self._letters)
+            self._letters.clear()
+        if not letters:
+            return
+        now_s = self._epoch_s + time.monotonic()
+        self._outbox.write(letters, now_s)
+        self._outbox.prune(now_s)
+        if self._is_connected:
+            topics = {letter.state_topic for letter in letters}
+            self._states |= {topic: payload for topic, payload in self._outbox.states().items() if topic in topics}
+
+    def _save(self) -> None:
+        """A disk that takes nothing is not tried each time."""
+        if self._outbox.problem is None or time.monotonic() - self._tried_s >= _TICK_S:
+            self._tried_s = time.monotonic()
+            self._outbox.save()
+
+    def _is_idle(self) -> bool:
+        """Whether nothing more can be expected."""
+        nothing_left = not (self._inflight or self._states or self._rows or self._offered < self._outbox.last)
+        return not self._letters and (not self._is_connected or nothing_left)
+
+    def _offer_next(self) -> bool:
+        """False where there is nothing, or the client takes nothing."""
+        return self._offer_state() or self._offer_row() or self._offer_again()
+
+    def _offer_state(self) -> bool:
+        topic, payload = next(iter(self._states.items()), ("", ""))
+        if not topic or not self._send(topic, payload, None, retain=True):
+            return False
+        del self._states[topic]
+        return True
+
+    def _offer_row(self) -> bool:
+        if not self._rows and self._offered < self._outbox.last:
+            self._rows.extend(self._outbox.waiting(self._offered, _AT_ONCE))
+            if not self._rows and self._outbox.problem is None:
+                self._offered = self._outbox.last
+        if not self._rows or not self._send(self._rows[0].topic, self._rows[0].payload, self._rows[0].number):
+            return False
+        self._offered = self._rows.popleft().number
+        return True
+
+    def _offer_again(self) -> bool:
+        if self._resending is None:
+            return False
+        if not self._old:
+            self._old.extend(self._outbox.since(self._resending, _AT_ONCE))
+        if not self._old:
+            return self._tell_end()
+        if not self._send(self._resent_topic, self._old[0].payload, None):
+            return False
+        self._resending = self._old.popleft().number
+        self._resent += 1
+        return True
+
+    def _tell_end(self) -> bool:
+        told = {"type": "resent", "outbox": self._outbox.name, "first": self._outbox.first, "last": self._outbox.last}
+        if not self._send(self._resent_topic, json.dumps(told, separators=(",", ":")), None):
+            return False
+        self._resending = None
+        return True
+
+    def _send(self, topic: str, payload: str, number: int | None, retain: bool = False) -> bool:
+        assert self._publish is not None
+        mid = self._publish(topic, payload, 1, retain, _properties(payload))
+        if mid is None:
+            return False
+        self._inflight[mid] = number
+        return True
+
+    # What follows is what was said, in its turn.
+
+    def _settle(self, mid: int, taken: bool) -> None:
+        if mid not in self._inflight:
+            return
+        number = self._inflight.pop(mid)
+        self._again.discard(mid)
+        self._refused += not taken
+        if taken and number is not None:
+            self._outbox.acknowledge([number])
+
+    def _connected(self) -> None:
+        if self._is_connected:
+            return
+        self._is_connected = True
+        taken_back = {topic: payload for topic, payload in self._states.items() if not payload}
+        self._states = self._outbox.states() | taken_back
+        self._rows.clear()
+        self._offered = 0
+
+    def _lost(self) -> None:
+        self._is_connected = False
+        self._again = set(self._inflight)
+
+    def _forget(self, topic: str) -> None:
+        self._outbox.forget_state(topic)
+        self._states[topic] = ""
+
+    def _begin_again(self, after: int) -> None:
+        """Whoever asks while it runs has missed what it has sent so far."""
+        after = min(max(after, 0), self._outbox.last)
+        self._resending = after if self._resending is None else min(after, self._resending)
+        self._old.clear()
+
+    def _end(self, end_s: float) -> None:
+        self._end_s = end_s
+
+
+def _nothing() -> None:
+    """Only wakes the thread."""
+
+
+def _properties(payload: str) -> Properties | None:
+    """None where there is nothing to describe: an empty payload takes a retained message back."""
+    if not payload:
+        return None
+    message = json.loads(payload)
+    user = tuple((name, str(message[name])) for name in _TELLING if message.get(name) is not None)
+    return Properties(content_type="application/json", user=user)

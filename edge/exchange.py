@@ -1,0 +1,204 @@
+"""What the daemon has to say in; said over a broker, with an outbox, or on standard output; what others ask of it out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import TimeoutError as StillWaiting
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from .command import Command, Reply, read_command
+from .config import Config, Mqtt, Source
+from .delivery import Delivery
+from .live import Dated
+from .message import AlertState, Resend
+from .outbox import Outbox
+from .publish import Publisher, StandardOutput
+from .supervisor import Supervisor
+from .transport.mqtt import Broker, OnMessage, Properties
+
+_FAREWELL_S = 5.0
+_DISK_S = 5.0
+_DAY_S = 86400.0
+
+_JSON = Properties(content_type="application/json")
+
+T = TypeVar("T")
+
+Obey = Callable[[str, Command], bool]
+"""A source and a command for it; whether there is such a source."""
+
+log = structlog.get_logger()
+
+
+class Exchange:
+    """Both ways between the daemon and those who listen to it. Without `[mqtt]` they only listen, on standard output."""
+
+    def __init__(self, config: Config, supervisor: Supervisor, hear: OnMessage, obey: Obey) -> None:
+        """`hear` takes what devices send. Raises ConfigError where the outbox or the files of TLS cannot be used."""
+        self._hear = hear
+        self._obey = obey
+        self._connected = threading.Event()
+        self._filters: set[str] = set()
+        self.output = StandardOutput()
+        self.publisher = Publisher((config.mqtt or Mqtt()).prefix, config.site, self._send)
+        self.broker: Broker | None = None
+        self.outbox: Outbox | None = None
+        self.delivery: Delivery | None = None
+        if config.mqtt:
+            kept = config.outbox
+            self.outbox = Outbox(kept.file_of(config.site), int(kept.limit_mb * 1e6), kept.limit_days * _DAY_S)
+            self.delivery = Delivery(self.outbox, supervisor, self.publisher.resent)
+            self.broker = self._connect(config.mqtt, config.site, self.delivery)
+            self.publisher.post = self.delivery.put
+            self.delivery.start(self.broker.publish)
+
+    def start(self, config: Config) -> None:
+        """Begin to connect."""
+        self.listen(config)
+        if self.broker:
+            self.broker.start()
+
+    def stop(self) -> None:
+        """Say the end, once what waits has had its time to leave."""
+        if self.delivery:
+            self.delivery.close(_FAREWELL_S)
+        self.publisher.tell_offline()
+        if self.broker:
+            self.broker.stop()
+        self.output.close()
+
+    def listen(self, config: Config) -> None:
+        """Hear what the sources of this config send, and what is asked of the daemon, and nothing else."""
+        if self.broker:
+            wanted = {source.mqtt for source in config.source if source.mqtt} | set(self.publisher.asked)
+            for gone in self._filters - wanted:
+                self.broker.unsubscribe(gone)
+            for topic_filter in wanted:
+                self.broker.subscribe(topic_filter)
+            self._filters = wanted
+
+    @property
+    def is_away(self) -> bool:
+        """Whether there is a broker, and it cannot be reached."""
+        return self.broker is not None and not self.broker.connected
+
+    def greet(self) -> bool:
+        """After each connect say that the daemon is there; whether it was so."""
+        if not self._connected.is_set():
+            return False
+        self._connected.clear()
+        self.publisher.tell_online(*((self.outbox.name, self.outbox.last) if self.outbox else ()))
+        return True
+
+    def journal(self) -> dict[str, list[AlertState]]:
+        """What was on at each source when the last daemon ended."""
+        found: dict[str, list[AlertState]] = defaultdict(list)
+        for topic, payload in self.outbox.states().items() if self.outbox else ():
+            try:
+                state = AlertState.model_validate_json(payload)
+            except ValidationError as error:
+                log.warning("what was kept of an alert cannot be read", topic=topic, why=str(error).splitlines()[0])
+                continue
+            if state.state != "cleared":
+                found[state.source].append(state)
+        return dict(found)
+
+    def stream_of(self, source: Source, name: str, new: str) -> str:
+        """`new`, but where a file is read again that a lost daemon had not read to its end: the name that its stream had then."""
+        if self.delivery is None or source.file is None or not source.file.is_file():
+            return new
+        found = source.file.stat()
+        identity = f"{source.file} {found.st_size} {found.st_mtime_ns}"
+        return self._ask(lambda outbox: outbox.begin_stream(name, identity, new), new)
+
+    def end_streams(self, names: Iterable[str]) -> None:
+        """These files have been read to their ends; read again they are told anew."""
+        for name in names if self.delivery else ():
+            self._ask(partial(_end_stream, name), None)
+
+    def counts(self) -> dict[str, int]:
+        """What became of messages, for /metrics."""
+        broker = {name: getattr(self.broker, name) for name in ("received", "refused", "dropped", "reconnects")} if self.broker else {}
+        outbox = {f"outbox_{name}": count for name, count in self.delivery.counts.items()} if self.delivery else {}
+        return broker | outbox
+
+    def _ask(self, work: Callable[[Outbox], T], otherwise: T) -> T:
+        """Of the outbox; `otherwise` where its disk does not answer."""
+        assert self.delivery is not None
+        try:
+            return self.delivery.ask(work).result(_DISK_S)
+        except StillWaiting:
+            return otherwise
+
+    def _connect(self, mqtt: Mqtt, site: str, delivery: Delivery) -> Broker:
+        return Broker(
+            mqtt,
+            mqtt.client_id or f"cardiogloss-{site}",
+            mqtt.password(),
+            self.publisher.will,
+            self._on_message,
+            self._on_state,
+            delivery.on_published,
+            delivery.on_refused,
+        )
+
+    def _send(self, topic: str, payload: str, qos: int, retain: bool) -> None:
+        if self.broker:
+            self.broker.publish(topic, payload, qos, retain, _JSON)
+        else:
+            self.output.send(topic, payload, qos, retain)
+
+    # What follows runs in the broker's thread.
+
+    def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
+        source = self.publisher.commanded(topic)
+        if topic == self.publisher.resend:
+            self._resend(payload)
+        elif source is None:
+            self._hear(topic, payload, retained)
+        elif not retained:
+            self._command(source, payload)
+
+    def _on_state(self, connected: bool, why: str) -> None:
+        assert self.delivery is not None
+        log.log(logging.INFO if connected else logging.WARNING, "broker " + ("connected" if connected else "lost"), why=why)
+        if connected:
+            self._connected.set()
+            self.delivery.on_connected()
+        else:
+            self.delivery.on_lost()
+
+    def _resend(self, payload: bytes) -> None:
+        assert self.delivery is not None
+        try:
+            asked = Resend.model_validate_json(payload)
+        except ValidationError as error:
+            log.warning("not sent again", why=str(error).splitlines()[0])
+        else:
+            self.delivery.resend(asked.outbox, asked.after)
+
+    def _command(self, source: str, payload: bytes) -> None:
+        """Asked for now; a retained command is an old one."""
+        command_id, why = None, f"no source {source} is watched"
+        try:
+            command = read_command(payload)
+            command_id = command.command_id
+            if self._obey(source, command):
+                return
+        except ValueError as error:
+            why = str(error)
+        log.warning("command not obeyed", source=source, why=why)
+        now_s = time.time()
+        self.publisher.tell(source, Dated(Reply(source, command_id, False, why), now_s, now_s))
+
+
+def _end_stream(name: str, outbox: Outbox) -> None:
+    outbox.end_stream(name)

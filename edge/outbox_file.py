@@ -1,0 +1,268 @@
+"""A path in; the SQLite file of an `Outbox`, sound and open for this process alone, out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from kernels.findings import ConfigError
+
+_APPLICATION = 0x65636731
+_VERSION = 1
+_PATIENCE_S = 2.0
+"""A daemon that is being restarted needs a moment to let go of the file."""
+_AT_ONCE = 8
+
+_SCHEMA = """
+BEGIN;
+CREATE TABLE outbox (name TEXT NOT NULL, last INTEGER NOT NULL, gone INTEGER NOT NULL, dropped INTEGER NOT NULL);
+CREATE TABLE letter (
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, written_s REAL NOT NULL, acknowledged INTEGER NOT NULL,
+    topic TEXT NOT NULL, payload TEXT NOT NULL
+);
+CREATE INDEX letter_order ON letter (acknowledged DESC, number);
+CREATE INDEX letter_age ON letter (written_s);
+CREATE TABLE state (topic TEXT PRIMARY KEY, payload TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE stream (source TEXT PRIMARY KEY, identity TEXT NOT NULL, name TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO outbox VALUES ('{name}', 0, 0, 0);
+PRAGMA application_id = {application};
+PRAGMA user_version = {version};
+COMMIT;
+"""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A letter as it goes out, the same bytes each time."""
+
+    number: int
+    topic: str
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row as it is written."""
+
+    row: Row
+    key: str
+    written_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What must outlive the program beside the rows."""
+
+    last: int
+    """The highest number given."""
+    gone: int
+    """The highest number whose row is no longer here."""
+    dropped: int
+    """Rows that went before they were acknowledged."""
+
+
+class OutboxFile:
+    """The tables. Every method raises OSError for what the disk refuses, and has then changed nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the folder. A file that is no sound database is moved aside, and a new one begun.
+
+        Raises ConfigError where the file cannot be opened or written, belongs to another program, or is in use.
+        """
+        self._db = _open(path)
+        self._beside = path.with_name(path.name + "-last")
+        self.name: str = next(self._select("SELECT name FROM outbox"))[0]
+        """Made once, with the file."""
+
+    def counts(self) -> Counts:
+        """As they were written last."""
+        ((last, gone, dropped),) = self._select("SELECT last, gone, dropped FROM outbox")
+        return Counts(last, gone, dropped)
+
+    def newest(self) -> int:
+        """The highest number that has a row; 0 where there is none."""
+        ((newest,),) = self._select("SELECT coalesce(max(number), 0) FROM letter")
+        return int(newest)
+
+    def numbers_waiting(self) -> list[int]:
+        """Of the rows that are not acknowledged, in order."""
+        return [number for (number,) in self._select("SELECT number FROM letter WHERE acknowledged = 0 ORDER BY number")]
+
+    def rows(self, after: int) -> Iterator[Row]:
+        """Those above `after`, in order."""
+        return (Row(*row) for row in self._select("SELECT number, topic, payload FROM letter WHERE number > ? ORDER BY number", after))
+
+    def rows_waiting(self, after: int) -> Iterator[Row]:
+        """Those of them that are not acknowledged."""
+        query = "SELECT number, topic, payload FROM letter WHERE acknowledged = 0 AND number > ? ORDER BY number"
+        return (Row(*row) for row in self._select(query, after))
+
+    def knows(self, key: str) -> bool:
+        """Whether there is a row under this key."""
+        return any(self._select("SELECT 1 FROM letter WHERE key = ?", key))
+
+    def states(self) -> dict[str, str]:
+        """Payload by topic."""
+        return dict(self._select("SELECT topic, payload FROM state"))
+
+    def streams(self) -> dict[str, tuple[str, str]]:
+        """Identity and name by source."""
+        return {source: (identity, name) for source, identity, name in self._select("SELECT source, identity, name FROM stream")}
+
+    def write(
+        self,
+        entries: Iterable[Entry],
+        acknowledged: Iterable[int],
+        states: Mapping[str, str | None],
+        streams: Mapping[str, tuple[str, str]] | None,
+        counts: Counts,
+    ) -> None:
+        """All of it in one transaction. A state of None is deleted; streams of None stay as they are."""
+        rows = [(entry.row.number, entry.key, entry.written_s, entry.row.topic, entry.row.payload) for entry in entries]
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO letter VALUES (?, ?, ?, 0, ?, ?)", rows)
+            db.executemany("UPDATE letter SET acknowledged = 1 WHERE number = ?", [(number,) for number in acknowledged])
+            db.executemany("REPLACE INTO state VALUES (?, ?)", [(topic, last) for topic, last in states.items() if last is not None])
+            db.executemany("DELETE FROM state WHERE topic = ?", [(topic,) for topic, last in states.items() if last is None])
+            if streams is not None:
+                db.execute("DELETE FROM stream")
+                db.executemany("INSERT INTO stream VALUES (?, ?, ?)", [(source, *rest) for source, rest in streams.items()])
+            db.execute("UPDATE outbox SET last = ?, gone = ?, dropped = ?", (counts.last, counts.gone, counts.dropped))
+
+    def note_last(self, last: int) -> None:
+        """The highest number given, for when the disk is full: in place, in a small file beside, which needs no room."""
+        file = os.open(self._beside, os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(file, f"{self.name} {last:020}\n".encode(), 0)
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def noted_last(self) -> int:
+        """As it was noted; 0 where it was not."""
+        try:
+            name, last = self._beside.read_text(encoding="ascii").split()
+            return int(last) if name == self.name else 0
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def prune(self, written_s: float, most_bytes: int) -> list[int]:
+        """The numbers that went: what was written before, then the oldest while too much is left, those that are acknowledged first."""
+        with self._transaction() as db:
+            gone = _delete(db, "WHERE written_s < ?", written_s)
+            while _used_bytes(db) > most_bytes and (some := _delete(db, "ORDER BY acknowledged DESC, number LIMIT ?", _AT_ONCE)):
+                gone |= some
+            if gone:
+                waited = sum(not acknowledged for acknowledged in gone.values())
+                db.execute("UPDATE outbox SET gone = max(gone, ?), dropped = dropped + ?", (max(gone), waited))
+        return list(gone)
+
+    def close(self) -> None:
+        """Never raises: what was written is on disk."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    def _select(self, query: str, *given: object) -> Iterator[Any]:
+        with _mapped(), closing(self._db.execute(query, given)) as rows:
+            yield from rows
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _mapped():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def _delete(db: sqlite3.Connection, which: str, given: float) -> dict[int, bool]:
+    """Number, and whether it was acknowledged, of each row that goes."""
+    gone: dict[int, bool] = dict(db.execute(f"SELECT number, acknowledged FROM letter {which}", (given,)))
+    db.executemany("DELETE FROM letter WHERE number = ?", [(number,) for number in gone])
+    return gone
+
+
+def _used_bytes(db: sqlite3.Connection) -> int:
+    """Of the pages that hold something; the others are used again."""
+    pages, free, size = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size"))
+    return (pages - free) * size
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from error
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            log.error("outbox moved aside", file=str(path), to=str(_move_aside(path)), why=str(error))
+            return _connect(path)
+    except (OSError, sqlite3.Error) as error:
+        raise ConfigError(f"outbox.file: {path}: {_in_words(error)}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        _make_or_check(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _make_or_check(db: sqlite3.Connection, path: Path) -> None:
+    """Raises ConfigError for the file of another program, and sqlite3.Error."""
+    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        db.executescript(_SCHEMA.format(name=secrets.token_hex(4), application=_APPLICATION, version=_VERSION))
+    elif application != _APPLICATION:
+        raise ConfigError(f"outbox.file: {path} is the database of another program; give a file of its own")
+    elif version != _VERSION:
+        raise ConfigError(f"outbox.file: {path} was written by another version of cardiogloss; give another file")
+    elif (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise sqlite3.DatabaseError(found)
+
+
+def _move_aside(path: Path) -> Path:
+    """With what belongs to it, under the first name that is free."""
+    broken = next(to for n in count(1) if not (to := path.with_name(f"{path.name}.broken-{n}")).exists())
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(broken.with_name(broken.name + suffix))
+    return broken
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong, and how to mend it."""
+    if "locked" in str(error):
+        return "another cardiogloss uses this file; give each daemon its own"
+    why = error.strerror if isinstance(error, OSError) else error
+    return f"cannot be opened and written ({why}); give a file on a disk that takes it"
