@@ -28,6 +28,7 @@ from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .draw import Album, draw, save_picture, to_svg
+from .evaluate.command import evaluate_command
 from .live_command import register
 from .message import to_message
 from .pipeline import Event, Options
@@ -102,7 +103,7 @@ class Outputs:
         """One step of `replay`; alerts are told at once where the replay is paced."""
         self._summary.add(chunk, events)
         if self._album:
-            self._album.add(chunk, events)
+            self._album.add(events)
         for event in events:
             if self._as_json:
                 sys.stdout.write(json.dumps(to_message(event)) + "\n")
@@ -199,6 +200,7 @@ def _progress(source: RecordingFile, quiet: bool) -> Iterator[Callable[[Chunk | 
         yield advance
 
 
+app.command(name="evaluate")(evaluate_command)
 register(app)
 
 
