@@ -12,6 +12,7 @@ from kernels.findings import Finding, by_silence, in_words
 
 from . import technical
 from .episode import Change, Episode, Rule
+from .pulse import Pulse
 from .quality import Quality, State
 from .score import Scores
 from .strip import Strip, Tail
@@ -105,12 +106,12 @@ class Alarm:
             rule = technical.BY_WINDOW if finding.name in ("no_usable_signal", "leads_missing") else technical.BY_SECOND
             self._watch(finding, "technical", rule)
         for finding in by_silence(card.findings):
-            rule = Rule(finding.raise_at, finding.clear_at, finding.k, finding.n, finding.k, finding.n, finding.for_s)
-            self._watch(finding, "physiological", rule)
+            self._watch(finding, "physiological", _rule_of(finding))
         self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")
         self._blind_until_s = float("-inf")
         self._quiet_until_s: dict[str, float] = {}
         self._now_s = 0.0
+        self._pulse = Pulse()
         self._heart_rate_bpm: float | None = None
         self._quality: dict[str, State] = {}
 
@@ -119,7 +120,8 @@ class Alarm:
         self._watches[finding.name] = _Watch(finding, kind, Episode(rule), silenced_by)
 
     def note(self, vitals: Vitals) -> None:
-        """What the next alerts tell of the heart rate."""
+        """What the next scores are held against, and the next alerts tell of the heart rate."""
+        self._pulse.feed(vitals)
         self._heart_rate_bpm = vitals.heart_rate_bpm
 
     def feed_second(self, quality: Quality, tail: Tail) -> Iterator[Alert]:
@@ -210,7 +212,8 @@ class Alarm:
     def _advance(self, watch: _Watch, vote: Vote, moment: _Moment) -> Iterator[Alert]:
         if any(other.episode.is_on for other in watch.silenced_by):
             return
-        change = watch.episode.feed(moment.at_s, vote.score)
+        fits = watch.kind == "technical" or self._pulse.fits(watch.finding, moment.at_s)
+        change = watch.episode.feed(moment.at_s, vote.score, fits)
         if change:
             yield from self._tell(watch, change, moment, vote.words if change != "cleared" else None)
 
@@ -266,6 +269,10 @@ class Alarm:
 
     def _is_silenced(self, name: str) -> bool:
         return any(self._now_s < self._quiet_until_s.get(key, 0.0) for key in ("", name))
+
+
+def _rule_of(finding: Finding) -> Rule:
+    return Rule(finding.raise_at, finding.clear_at, finding.k, finding.n, finding.k, finding.n, finding.for_s, finding.cool_down_s)
 
 
 def _identify(stream: str, source: str, finding: str, onset_s: float, count: int) -> str:

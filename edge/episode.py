@@ -39,7 +39,7 @@ class Episode:
 
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
-        self._recent: deque[tuple[float, float]] = deque(maxlen=max(rule.n, rule.clear_n))
+        self._recent: deque[tuple[float, float, bool | None]] = deque(maxlen=max(rule.n, rule.clear_n))
         self._enough_since_s: float | None = None
         self._quiet_until_s = float("-inf")
         self._told = 0.0
@@ -52,14 +52,18 @@ class Episode:
         self.decided: tuple[tuple[float, float], ...] = ()
         """(at_s, score) of those that made the last change."""
 
-    def feed(self, at_s: float, score: float) -> Change | None:
-        """What this score, which is later than the last, changes."""
-        self._recent.append((at_s, score))
+    def feed(self, at_s: float, score: float, fits: bool | None = True) -> Change | None:
+        """What this score, which is later than the last, changes.
+
+        However high, it does not count towards an episode where something else does not fit, and where that is
+        False it counts against it.
+        """
+        self._recent.append((at_s, score, fits))
         while self._recent[0][0] < at_s - self._rule.memory_s:
             self._recent.popleft()
         change = self._while_on(at_s, score) if self.is_on else self._while_off(at_s)
         if change:
-            self.decided, self._told, self._told_s = tuple(self._recent), self.peak, at_s
+            self.decided, self._told, self._told_s = tuple((t, p) for t, p, _ in self._recent), self.peak, at_s
         if change in ("raised", "cleared"):
             self._recent.clear()
         return change
@@ -76,7 +80,7 @@ class Episode:
 
     def _while_off(self, at_s: float) -> Change | None:
         rule = self._rule
-        counted = [(t, p) for t, p in self._last(rule.n) if p >= rule.raise_at]
+        counted = [(t, p) for t, p, fits in self._last(rule.n) if p >= rule.raise_at and fits]
         if at_s < self._quiet_until_s or len(counted) < rule.k:
             self._enough_since_s = None
             return None
@@ -91,12 +95,12 @@ class Episode:
     def _while_on(self, at_s: float, score: float) -> Change | None:
         rule = self._rule
         self.peak = max(self.peak, score)
-        if sum(p < rule.clear_at for _, p in self._last(rule.clear_n)) >= rule.clear_k:
+        if sum(p < rule.clear_at or fits is False for _, p, fits in self._last(rule.clear_n)) >= rule.clear_k:
             self.is_on, self._quiet_until_s = False, at_s + rule.cool_down_s
             return "cleared"
         is_worse = self.peak >= self._told + rule.rise and at_s >= self._told_s + rule.update_s
         return "updated" if is_worse else None
 
-    def _last(self, n: int) -> Iterator[tuple[float, float]]:
+    def _last(self, n: int) -> Iterator[tuple[float, float, bool | None]]:
         skipped = max(len(self._recent) - n, 0)
         return (item for i, item in enumerate(self._recent) if i >= skipped)

@@ -56,6 +56,13 @@ class Finding(BaseModel):
     n: int = Field(default=5, ge=1)
     for_s: float = Field(default=0.0, ge=0)
     """For so long they must go on to do so before the alert is raised."""
+    cool_down_s: float = Field(default=10.0, ge=0)
+    """After its alert has cleared it stays quiet for so long."""
+    irregular: bool = False
+    """Whether a window counts towards it only while the intervals between the beats do not repeat."""
+    above_bpm: float | None = Field(default=None, gt=0)
+    below_bpm: float | None = Field(default=None, gt=0)
+    """Whether it counts only at such a heart rate; one that is well beyond speaks against it."""
     silences: tuple[str, ...] = ()
     """Findings that mean nothing while this one is there, as a bundle branch block in a paced rhythm."""
 

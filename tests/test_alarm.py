@@ -96,6 +96,14 @@ def test_ids_tell_streams_sources_findings_and_episodes_apart_and_nothing_else()
     assert not {a.id for a in _run(_alarm(stream="another"), scores)} & set(ids)
 
 
+def test_a_finding_that_asks_for_a_rate_waits_for_it_and_ends_with_it() -> None:
+    alarm, alerts = _alarm(_finding("tachycardia", above_bpm=100)), []
+    for t in range(30):
+        alarm.note(Vitals(10.0 + t, 80.0 if t < 8 or t >= 20 else 110.0, ()))
+        alerts += _run(alarm, [_scores(10.0 + t, tachycardia=0.9)])
+    assert _changes(alerts) == [("tachycardia", "raised", 20.0), ("tachycardia", "cleared", 32.0)]
+
+
 # Technical alerts
 
 

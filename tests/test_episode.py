@@ -118,3 +118,11 @@ def test_after_a_restart_it_goes_on_as_it_was() -> None:
     episode.resume(onset_s=-40.0, peak=0.8, at_s=-3.0)
     assert [episode.feed(float(t), p) for t, p in enumerate([0.7, 0.1, 0.1, 0.1])] == [None, None, None, "cleared"]
     assert (episode.onset_s, episode.peak) == (-40.0, 0.8)
+
+
+def test_a_high_score_counts_only_where_everything_else_fits() -> None:
+    episode = Episode(RULE)
+    assert [episode.feed(float(t), 0.9, None) for t in range(10)] == [None] * 10
+    assert [episode.feed(10.0 + t, 0.9, True) for t in range(3)] == [None, None, "raised"]
+    assert [episode.feed(13.0 + t, 0.9, None) for t in range(5)] == [None] * 5
+    assert [episode.feed(18.0 + t, 0.9, False) for t in range(3)] == [None, None, "cleared"]

@@ -66,10 +66,10 @@ def test_the_excerpt_raises_and_clears_atrial_fibrillation_where_the_cardiologis
     """Annotated: fibrillation to 1:18, and again from 2:57 to 3:34."""
     alerts = [e for e in _events(engine, [excerpt]) if isinstance(e, Alert) and e.finding == "atrial_fibrillation"]
     assert [a.state for a in alerts] == ["raised", "cleared", "raised", "cleared"]
-    assert alerts[0].at_s <= 15
-    assert 78 <= alerts[1].at_s <= 93
+    assert alerts[0].at_s <= 20
+    assert 78 <= alerts[1].at_s <= 98
     assert 177 <= alerts[2].at_s <= 192
-    assert 214 <= alerts[3].at_s <= 229
+    assert 214 <= alerts[3].at_s <= 234
 
 
 def test_a_lossy_radio_makes_nothing_grow(engine: Engine) -> None:
