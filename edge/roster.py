@@ -79,8 +79,7 @@ class Roster:
             gone = [one for one in self._watched.values() if one.config not in kept or (one.topic and one.name in transports)]
             self._remove(gone)
             self.config = config
-        self._close(gone, "no longer watched")
-        self._flush(gone)
+        self._flush(gone, gone, "no longer watched")
         with self._lock:
             for source in config.source:
                 if source.name and source.name not in self._watched:
@@ -141,8 +140,7 @@ class Roster:
         with self._lock:
             forgotten = [watched for watched in self._watched.values() if is_forgotten(watched, now_s)]
             self._remove(forgotten)
-        self._close(forgotten, "no longer watched")
-        self._flush(forgotten)
+        self._flush(forgotten, forgotten, "no longer watched")
         with self._lock:
             gone, self._gone = self._gone, []
             left = [watched for watched in gone if watched.name not in self._watched]
@@ -165,8 +163,7 @@ class Roster:
             leaving = list(self._watched.values())
             self._remove(leaving)
         ended = [watched for watched in leaving if watched.reader and watched.reader.ended]
-        self._close(ended, "the stream has ended")
-        self._flush(leaving)
+        self._flush(leaving, ended, "the stream has ended")
         return [watched.name for watched in ended]
 
     def _route(self, topic: str) -> Watched | None:
@@ -231,12 +228,7 @@ class Roster:
         self._gone += leaving
         self._by_topic.clear()
 
-    def _close(self, leaving: list[Watched], why: str) -> None:
-        """What is on at these is not seen any more."""
-        for watched in leaving:
-            watched.post.commands.put((Close(why), self.since_1970_s()))
-
-    def _flush(self, leaving: list[Watched]) -> None:
+    def _flush(self, leaving: list[Watched], over: list[Watched], why: str) -> None:
         """What waits is for one more round, once their lines are closed. Called without the lock, as those who bring bytes need it."""
         if not leaving:
             return
@@ -244,7 +236,11 @@ class Roster:
         for watched in leaving:
             if watched.reader:
                 watched.reader.join(max(until_s - time.monotonic(), 0.0))
+        for watched in leaving:
             watched.post.ended = True
+        # After the end, so that whoever takes the one has the other.
+        for watched in over:
+            watched.post.commands.put((Close(why), self.since_1970_s()))
         with self._lock:
             self._left += [watched.post for watched in leaving]
         self.wake()

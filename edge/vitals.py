@@ -26,6 +26,11 @@ _LEAST_CONTRAST = 3.5
 
 _REFRACTORY_S = 0.2
 _T_WAVE_S = 0.36
+_T_WAVE_SHARES = 0.8, 0.5
+"""A peak with less of the last beat's energy is its T wave: at the end of the refractory time, and when T waves end."""
+_SEARCH_BACK_AFTER = 1.5
+"""In usual intervals; a premature beat of little energy hides in a pause of hardly more."""
+
 _LOOK_S = 0.15
 _SMOOTH_S = 0.12
 _FILTER_HALF_S = 0.15
@@ -72,7 +77,7 @@ class _Beat:
 
 
 class BeatDetector:
-    """Detection energy at a fixed rate -> R peaks: adaptive thresholds and search-back (Pan and Tompkins 1985).
+    """Detection energy at a fixed rate -> R peaks: adaptive thresholds (Pan and Tompkins 1985), search-back (Hamilton 2002).
 
     Three seconds without a beat, it learns its thresholds anew from the last two: neither an artefact nor a
     change of leads blinds it for longer, and noise alone teaches it nothing. Works on local maxima, so the
@@ -134,7 +139,7 @@ class BeatDetector:
         if self._is_blind(at):
             yield from self._learn(quiet)
             return
-        if self._missed and self._last is not None and at - self._last > 1.66 * self._usual_interval:
+        if self._missed and self._last is not None and at - self._last > _SEARCH_BACK_AFTER * self._usual_interval:
             yield from self._search_back(*self._missed)
         yield from self._consider(at, height)
 
@@ -155,17 +160,26 @@ class BeatDetector:
             yield from self._consider(*peak)
 
     def _consider(self, at: int, height: float) -> Iterator[int]:
-        if self._signal is None or (self._last is not None and at - self._last < self._refractory):
+        soon = self._soon(at)
+        if self._signal is None or soon > 1:
             return
-        if height > self._threshold(0.3) and not self._is_t_wave(at, height):
+        if height > self._threshold(0.3) and not self._is_t_wave(soon, height):
             yield self._accept(at, height)
-        else:
-            self._noise += 0.125 * (height - self._noise)
+            return
+        self._noise += 0.125 * (height - self._noise)
+        if soon <= 0:  # in the pause after a premature beat, its T wave is the largest peak
             self._missed = max(self._missed or (at, height), (at, height), key=lambda peak: peak[1])
 
-    def _is_t_wave(self, at: int, height: float) -> bool:
-        """Soon after a beat and under half of its energy."""
-        return self._last is not None and at - self._last < self._t_wave and height < 0.5 * self._last_height
+    def _soon(self, at: int) -> float:
+        """How soon after a beat: above 1 while the heart is refractory, 0 and less when its T wave is over."""
+        if self._last is None:
+            return 0.0
+        return (self._t_wave - (at - self._last)) / (self._t_wave - self._refractory)
+
+    def _is_t_wave(self, soon: float, height: float) -> bool:
+        """The sooner after a beat, the more of its energy a second one must have."""
+        early, late = _T_WAVE_SHARES
+        return soon > 0 and height < (late + (early - late) * soon) * self._last_height
 
     def _search_back(self, at: int, height: float) -> Iterator[int]:
         self._missed = None

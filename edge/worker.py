@@ -50,18 +50,19 @@ class Worker:
 
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
-        # Whether a source has ended is asked before what waits is taken: what came before its end must not come after its flush.
         busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding or not post.commands.empty()]
-        taken = [(post, post.ended, post.inbox.take()) for post in busy]
-        prepared = ((post.live, pending) for post, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
+        # Commands, and whether a source has ended, are taken before what waits: what came before them must not come after them.
+        taken = [(post, list(_given(post.commands)), post.ended, post.inbox.take()) for post in busy]
+        prepared = ((post.live, pending) for post, _, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
             for engine, same in groupby(batch, key=lambda item: item[0].engine):
                 self._finish(engine, list(same))
-        for post in busy:
-            self._obey(post)
+        for post, commands, _, _ in taken:
+            for command, time_s in commands:
+                self.supervisor.guard(post.live.name, partial(self._obey, post.live, command, time_s))
         self.rounds += 1
         self.progress_s = time.monotonic()
-        return sum(len(arrivals) for _, _, arrivals in taken)
+        return sum(len(arrivals) for *_, arrivals in taken)
 
     def _finish(self, engine: Engine, batch: Sequence[tuple[Live, Pending]]) -> None:
         windows = [window for _, pending in batch for window in pending.windows]
@@ -83,16 +84,17 @@ class Worker:
             post.ended = False
             yield from self.supervisor.guard(post.live.name, partial(post.live.prepare_end, _end())) or ()
 
-    def _obey(self, post: Post) -> None:
-        while not post.commands.empty():
-            self.supervisor.guard(post.live.name, partial(self._obey_one, post.live, *post.commands.get()))
-
-    def _obey_one(self, live: Live, command: Command, time_s: float) -> None:
+    def _obey(self, live: Live, command: Command, time_s: float) -> None:
         self._tell(live, live.obey(command, time_s))
 
     def _tell(self, live: Live, events: Iterator[Dated]) -> None:
         for event in events:
             self.tell(live.name, event)
+
+
+def _given(commands: SimpleQueue[tuple[Command, float]]) -> Iterator[tuple[Command, float]]:
+    while not commands.empty():
+        yield commands.get()
 
 
 def _batches(prepared: Iterable[tuple[Live, Pending]]) -> Iterator[list[tuple[Live, Pending]]]:
