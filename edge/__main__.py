@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -11,12 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, Card
 from kernels.engine import open_engine
@@ -28,7 +30,6 @@ from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .draw import Album, draw, save_picture, to_svg
-from .evaluate.command import evaluate_command
 from .live_command import register
 from .message import to_message
 from .pipeline import Event, Options
@@ -37,7 +38,31 @@ from .report import overview, page
 from .table import clock, episode_rows, finding_rows, unobservable
 from .transport.file import RecordingFile, columns_of, open_capture, open_recording
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+_LATER = {
+    "evaluate": "edge.evaluate.command:evaluate_command",
+    "watch": "edge.watch:watch_command",
+    "acknowledge": "edge.command_line:acknowledge_command",
+    "silence": "edge.command_line:silence_command",
+}
+"""Commands whose modules are read only when they are asked for: a replay must not wait for them."""
+
+
+class _Commands(TyperGroup):
+    """Those of this file, and those to be read later."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_LATER]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _LATER:
+            return super().get_command(ctx, cmd_name)
+        module, _, function = _LATER[cmd_name].partition(":")
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(name=cmd_name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(alone)
+
+
+app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -200,7 +225,6 @@ def _progress(source: RecordingFile, quiet: bool) -> Iterator[Callable[[Chunk | 
         yield advance
 
 
-app.command(name="evaluate")(evaluate_command)
 register(app)
 
 

@@ -146,7 +146,8 @@ def _says_itself(kind: Device) -> bool:
 def _broker(mqtt: Mqtt) -> str:
     """Where and how, never with what password."""
     user = f", user {mqtt.user}{' with a password' if mqtt.has_password else ''}" if mqtt.user else ""
-    return f"{mqtt.address}, MQTT {mqtt.version}{', TLS' if mqtt.tls else ''}{user}"
+    version = "5 or 3.1.1" if mqtt.version == "auto" else mqtt.version
+    return f"{mqtt.address}, MQTT {version}{', TLS' if mqtt.tls else ''}{user}"
 
 
 def _label(source: Source) -> str:

@@ -176,8 +176,17 @@ def _state_folder() -> Path:
         raise ConfigError("outbox.file: missing, and this user has no home; give a file") from error
 
 
+class HomeAssistant(_Table):
+    """`[homeassistant]`: whether Home Assistant finds the sources by itself. Only with `[mqtt]`."""
+
+    discovery: bool = False
+    """Whether they are announced."""
+    prefix: Annotated[str, AfterValidator(_prefix)] = "homeassistant"
+    """The first levels of the topics that Home Assistant listens to."""
+
+
 class Http(_Table):
-    """`[http]`: /metrics, /healthz and /readyz."""
+    """`[http]`: /metrics, /healthz, /readyz and /alerts."""
 
     host: _Host = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in."""
@@ -295,6 +304,8 @@ class Config(_Table):
     """The broker; without it messages go to standard output, a line each."""
     outbox: Outbox = Field(default_factory=Outbox)
     """What becomes of alerts while the broker is away."""
+    homeassistant: HomeAssistant = Field(default_factory=HomeAssistant)
+    """How Home Assistant hears of the sources."""
     http: Http | None = Field(default_factory=Http)
     """Where to ask how the daemon is."""
     log: Log = Field(default_factory=Log)

@@ -9,12 +9,13 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from kernels.bundle import Bundle, BundleError
 from kernels.engine import Engine, open_engine
@@ -24,6 +25,7 @@ from .check import must_fit
 from .command import Command
 from .config import Config, Http, read_config
 from .exchange import Exchange
+from .gallery import Gallery, pages
 from .health import Health, app
 from .log import configure_log
 from .roster import Roster
@@ -53,6 +55,8 @@ class Daemon:
         self._supervisor = Supervisor()
         self._exchange = Exchange(config, self._supervisor, self._hear, self._obey)
         self._publisher = self._exchange.publisher
+        self._gallery = Gallery()
+        self._publisher.show = self._gallery.add
         self._wake = threading.Event()
         self._worker = Worker(self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
@@ -70,7 +74,7 @@ class Daemon:
 
     async def run(self) -> int:
         """Until SIGTERM, SIGINT, the end of every source, or a failure. The exit code."""
-        web = await _serve(self._config.http, self.health)
+        web = await _serve(self._config.http, app(self.health, pages(self._gallery)))
         self._listen_to_signals()
         self._start()
         notify("READY=1")
@@ -120,9 +124,8 @@ class Daemon:
         self._scoring.join(_FAREWELL_S)
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
-        self._exchange.end_streams(read)
-        self._exchange.stop()
         self._roster.engine.close()
+        self._exchange.stop(read)
 
     def _score(self) -> None:
         """The scoring thread. It ends when it is told to and nothing waits, or by a failure of the engine, which ends the daemon."""
@@ -153,6 +156,7 @@ class Daemon:
             self._told_s = now_s
             for watched in self._roster.watched():
                 self._tell_status(watched)
+        self._exchange.introduce((watched.name for watched in self._roster.watched()), self._roster.engine.bundle.card.findings)
         self._feed_watchdog(now_s)
         if self._roster.ended or self._exchange.output.is_closed or not self._scoring.is_alive():
             self._over.set()
@@ -205,7 +209,7 @@ class Daemon:
             notify("READY=1")
 
     def _apply(self, config: Config, engine: Engine | None) -> None:
-        for table in ("site", "mqtt", "outbox", "http", "log"):
+        for table in ("site", "mqtt", "outbox", "homeassistant", "http", "log"):
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
         self._roster.apply(config)
@@ -231,7 +235,7 @@ class _Web(uvicorn.Server):
         yield
 
 
-async def _serve(http: Http | None, health: Callable[[], Health]) -> _Web | None:
+async def _serve(http: Http | None, site: Starlette) -> _Web | None:
     """Serve the pages in this loop. Raises ConfigError where the port is taken."""
     if http is None:
         return None
@@ -239,7 +243,7 @@ async def _serve(http: Http | None, health: Callable[[], Health]) -> _Web | None
         listening = socket.create_server((http.host, http.port))
     except OSError as error:
         raise ConfigError(f"http: cannot listen on {http.host}:{http.port} ({error.strerror}); choose another port") from error
-    web = _Web(uvicorn.Config(app(health), log_config=None, access_log=False, lifespan="off"))
+    web = _Web(uvicorn.Config(site, log_config=None, access_log=False, lifespan="off"))
     task = asyncio.create_task(web.serve(sockets=[listening]))
     task.add_done_callback(lambda _: listening.close())
     log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))

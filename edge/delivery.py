@@ -66,6 +66,7 @@ class Delivery:
         self._old: deque[Row] = deque()
         self._resending: int | None = None
         """The number after which it goes on; None while nobody asks."""
+        self._idle = threading.Event()
         self._is_open = True
         self._end_s: float | None = None
         # A clock that is set while the program runs must not make letters old.
@@ -89,7 +90,7 @@ class Delivery:
         self._said.put(_nothing)
 
     def ask(self, work: Callable[[Outbox], T]) -> Future[T]:
-        """Have something done with the outbox, in its turn."""
+        """Have something done with the outbox, in its turn. Whoever waits for the answer should not do so for ever: a disk may hang."""
         answer: Future[T] = Future()
         self._said.put(lambda: answer.set_result(work(self._outbox)))
         return answer
@@ -137,6 +138,12 @@ class Delivery:
         """Why nothing gets on disk just now."""
         return self._outbox.problem
 
+    def drain(self, wait_s: float) -> None:
+        """Give what waits this time to be acknowledged, where there is a connection."""
+        self._idle.clear()
+        self._said.put(_nothing)
+        self._idle.wait(wait_s)
+
     def close(self, wait_s: float) -> None:
         """Give what waits this time to be acknowledged, where there is a connection, and let go of the outbox."""
         self._said.put(partial(self._end, time.monotonic() + wait_s))
@@ -156,6 +163,8 @@ class Delivery:
         while self._is_connected and not self._again and len(self._inflight) < _INFLIGHT and self._offer_next():
             pass
         self._save()
+        if self._is_idle():
+            self._idle.set()
         if self._end_s is not None and (time.monotonic() >= self._end_s or self._is_idle()):
             self._is_open = False
 
@@ -240,6 +249,10 @@ class Delivery:
         return True
 
     # What follows is what was said, in its turn.
+
+    def _answer(self, work: Callable[[Outbox], T], answer: Future[T]) -> None:
+        self._write()
+        answer.set_result(work(self._outbox))
 
     def _settle(self, mid: int, taken: bool) -> None:
         if mid not in self._inflight:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import TimeoutError as StillWaiting
 from functools import partial
 from typing import TypeVar
@@ -14,9 +15,12 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 
+from kernels.findings import Finding
+
 from .command import Command, Reply, read_command
 from .config import Config, Mqtt, Source
 from .delivery import Delivery
+from .homeassistant import discovery, removal
 from .live import Dated
 from .message import AlertState, Resend
 from .outbox import Outbox
@@ -48,7 +52,9 @@ class Exchange:
         self._connected = threading.Event()
         self._filters: set[str] = set()
         self.output = StandardOutput()
-        self.publisher = Publisher((config.mqtt or Mqtt()).prefix, config.site, self._send)
+        self._prefix, self._site, self._home = (config.mqtt or Mqtt()).prefix, config.site, config.homeassistant
+        self._introduced: set[str] = set()
+        self.publisher = Publisher(self._prefix, config.site, self._send)
         self.broker: Broker | None = None
         self.outbox: Outbox | None = None
         self.delivery: Delivery | None = None
@@ -66,19 +72,24 @@ class Exchange:
         if self.broker:
             self.broker.start()
 
-    def stop(self) -> None:
-        """Say the end, once what waits has had its time to leave."""
+    def stop(self, read: Iterable[str] = ()) -> None:
+        """Say the end, once what waits has had its time to leave. `read` are sources whose files have been read to their ends."""
         if self.delivery:
-            self.delivery.close(_FAREWELL_S)
+            self.delivery.drain(_FAREWELL_S)
         self.publisher.tell_offline()
         if self.broker:
             self.broker.stop()
+        if self.delivery:
+            # Last of all: killed before this, a daemon reads the files again under the names that they had.
+            for name in read:
+                self._ask(partial(_end_stream, name), None)
+            self.delivery.close(0.0)
         self.output.close()
 
     def listen(self, config: Config) -> None:
         """Hear what the sources of this config send, and what is asked of the daemon, and nothing else."""
         if self.broker:
-            wanted = {source.mqtt for source in config.source if source.mqtt} | set(self.publisher.asked)
+            wanted = {source.mqtt for source in config.source if source.mqtt} | {*self.publisher.asked, *self._births}
             for gone in self._filters - wanted:
                 self.broker.unsubscribe(gone)
             for topic_filter in wanted:
@@ -91,12 +102,23 @@ class Exchange:
         return self.broker is not None and not self.broker.connected
 
     def greet(self) -> bool:
-        """After each connect say that the daemon is there; whether it was so."""
+        """After each connect, and where Home Assistant begins anew, say that the daemon is there; whether it was so."""
         if not self._connected.is_set():
             return False
         self._connected.clear()
+        self._introduced.clear()
         self.publisher.tell_online(*((self.outbox.name, self.outbox.last) if self.outbox else ()))
         return True
+
+    def introduce(self, sources: Iterable[str], findings: Sequence[Finding]) -> None:
+        """Have Home Assistant, if it is wished, know these sources and no others."""
+        if self._home.discovery and self.broker and self.broker.connected:
+            names = set(sources)
+            new = discovery(self._prefix, self._site, findings, sorted(names - self._introduced), self._home.prefix)
+            gone = (removal(self._prefix, self._site, name, self._home.prefix) for name in sorted(self._introduced - names))
+            for topic, payload in (*new, *gone):
+                self._send(topic, payload, 1, True)
+            self._introduced = names
 
     def journal(self) -> dict[str, list[AlertState]]:
         """What was on at each source when the last daemon ended."""
@@ -112,23 +134,25 @@ class Exchange:
         return dict(found)
 
     def stream_of(self, source: Source, name: str, new: str) -> str:
-        """`new`, but where a file is read again that a lost daemon had not read to its end: the name that its stream had then."""
-        if self.delivery is None or source.file is None or not source.file.is_file():
+        """`new`; but of a file one that follows from the file, and where a lost daemon had not read it to its end, the one from then."""
+        if self.outbox is None or source.file is None or not source.file.is_file():
             return new
         found = source.file.stat()
         identity = f"{source.file} {found.st_size} {found.st_mtime_ns}"
-        return self._ask(lambda outbox: outbox.begin_stream(name, identity, new), new)
-
-    def end_streams(self, names: Iterable[str]) -> None:
-        """These files have been read to their ends; read again they are told anew."""
-        for name in names if self.delivery else ():
-            self._ask(partial(_end_stream, name), None)
+        # With the last number, as the same file may be read once more when all is over.
+        of_file = f"{hashlib.sha256(identity.encode()).hexdigest()[:12]}.{self.outbox.last}"
+        return self._ask(lambda outbox: outbox.begin_stream(name, identity, of_file), of_file)
 
     def counts(self) -> dict[str, int]:
         """What became of messages, for /metrics."""
         broker = {name: getattr(self.broker, name) for name in ("received", "refused", "dropped", "reconnects")} if self.broker else {}
         outbox = {f"outbox_{name}": count for name, count in self.delivery.counts.items()} if self.delivery else {}
         return broker | outbox
+
+    @property
+    def _births(self) -> tuple[str, ...]:
+        """Where Home Assistant says that it has begun."""
+        return (f"{self._home.prefix}/status",) if self._home.discovery else ()
 
     def _ask(self, work: Callable[[Outbox], T], otherwise: T) -> T:
         """Of the outbox; `otherwise` where its disk does not answer."""
@@ -162,6 +186,8 @@ class Exchange:
         source = self.publisher.commanded(topic)
         if topic == self.publisher.resend:
             self._resend(payload)
+        elif topic in self._births:
+            self._connected.set()
         elif source is None:
             self._hear(topic, payload, retained)
         elif not retained:

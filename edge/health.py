@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import get_args
 
@@ -128,8 +128,8 @@ _GAUGES = {
 }
 
 
-def app(health: Callable[[], Health]) -> Starlette:
-    """The three pages."""
+def app(health: Callable[[], Health], more: Sequence[Route] = ()) -> Starlette:
+    """The three pages, and more."""
     registry = CollectorRegistry()
     registry.register(HealthCollector(health))
     ProcessCollector(registry=registry)
@@ -146,4 +146,4 @@ def app(health: Callable[[], Health]) -> Starlette:
         states = {source.name: source.state for source in now.sources}
         return JSONResponse({"ready": not now.missing, "missing": now.missing, "sources": states}, 503 if now.missing else 200)
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz), *more])

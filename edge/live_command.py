@@ -1,4 +1,4 @@
-"""The words of a command line in; the commands of the live monitor (run, check, simulate, calibrate, devices, bench-live, soak) out.
+"""The words of a command line in; the commands of the live monitor (run, check, simulate, calibrate, devices, benches) out.
 
 What each needs is imported when it is called, so that a replay does not wait for it.
 """
@@ -38,6 +38,7 @@ def check_command(
     config: Annotated[Path | None, typer.Argument(metavar="EDGE.TOML", help="What to watch, and how.", show_default=False)] = None,
     as_json: Json = False,
     print_schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a config instead.")] = False,
+    schemas: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the JSON Schemas of all messages there instead.")] = None,
 ) -> None:
     """Say what a config would watch; opens no port and no connection."""
     from .check import check
@@ -45,6 +46,12 @@ def check_command(
 
     if print_schema:
         sys.stdout.write(schema())
+        return
+    if schemas:
+        from .schema import write_schemas
+
+        for path in write_schemas(schemas):
+            _say(str(path))
         return
     if config is None:
         raise ConfigError("name the config to check, as in: cardiogloss check edge.toml")
@@ -145,6 +152,18 @@ def bench_live_command(
     _tell_figures(asdict(load(recording, sources, serial, minutes, rate)), as_json)
 
 
+def ordeal_command(
+    recording: Recorded,
+    kills: Annotated[int, typer.Option(min=1, help="So many, of daemon, broker and connection, and full disks.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the moments.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Kill daemons, brokers (mosquitto) and connections at random while a recording is watched, and count the alerts that are lost."""
+    from .ordeal import ordeal
+
+    _tell_figures(asdict(ordeal(recording, kills, seed)), as_json)
+
+
 def soak_command(
     recording: Recorded,
     hours: Annotated[float, typer.Option(min=0.1, help="Of virtual time.")] = 24.0,
@@ -163,7 +182,7 @@ def _tell_figures(figures: dict[str, Any], as_json: bool) -> None:
         sys.stdout.write(json.dumps(figures) + "\n")
         return
     for name, value in figures.items():
-        _say(f"{name:20} {value:g}")
+        _say(f"{name:20} {'-' if value is None else format(value, 'g')}")
 
 
 def _log_to_errors() -> None:
@@ -187,3 +206,4 @@ def register(app: typer.Typer) -> None:
     app.command(name="calibrate")(calibrate_command)
     app.command(name="bench-live")(bench_live_command)
     app.command(name="soak")(soak_command)
+    app.command(name="ordeal")(ordeal_command)

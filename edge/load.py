@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,13 +26,13 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from kernels.findings import ConfigError
-from kernels.signal import LEADS, resample
+from kernels.signal import HALF_LENGTH_S, LEADS, resample
 
 from .config import Mqtt
 from .decode.chunk import Chunk
 from .decode.device import Device
 from .decode.devices import DEVICES, device
-from .simulate import Stream, pieces, plan, play
+from .simulate import PIECE_S, Stream, pieces, plan, play
 from .transport.file import RecordingFile, open_recording
 from .transport.mqtt import Broker
 from .transport.pty import PtyDevice
@@ -56,6 +57,12 @@ class Figures:
     """From the moment the last sample of a window is taken to the arrival of its scores at a subscriber."""
     latency_p99_ms: float
     latency_worst_ms: float
+    alerts: int
+    """Messages of raised, updated and cleared alerts."""
+    alert_p50_ms: float | None
+    """From the moment the sample that decides is sent to the arrival of the alert at a subscriber; None without alerts."""
+    alert_p99_ms: float | None
+    alert_worst_ms: float | None
     cores: float
     """Processor time of the daemon over time."""
     memory_mb: float
@@ -82,7 +89,7 @@ class Excerpt:
             yield replace(self.whole, start=at, samples_mv=self.whole.samples_mv[:, at : at + step])
 
 
-def excerpt(recording: RecordingFile, rate_hz: float, longest_s: float = 60.0) -> Excerpt:
+def excerpt(recording: RecordingFile, rate_hz: float, longest_s: float = 600.0) -> Excerpt:
     """At most so much of it, resampled."""
     chunks = list(itertools.takewhile(lambda chunk: chunk.start < longest_s * chunk.rate_hz, recording.chunks()))
     samples = np.concatenate([chunk.samples_mv for chunk in chunks], axis=1)
@@ -91,19 +98,30 @@ def excerpt(recording: RecordingFile, rate_hz: float, longest_s: float = 60.0) -
 
 @dataclass(slots=True)
 class Watcher:
-    """Notes when each score came."""
+    """Notes when each score and each alert came."""
 
     begin_s: dict[str, float] = field(default_factory=dict)
     """When the first sample of each source was taken."""
     latency_s: array[float] = field(default_factory=lambda: array("d"))
+    alert_latency_s: array[float] = field(default_factory=lambda: array("d"))
 
     def take(self, topic: str, payload: bytes, retained: bool) -> None:
-        """A message of `<prefix>/<site>/<source>/scores`."""
+        """A message of `<prefix>/<site>/<source>/scores` or `/alert`."""
         now_s = time.monotonic()
         message = json.loads(payload)
         begin_s = self.begin_s.get(message["source"])
-        if begin_s is not None:
-            self.latency_s.append(now_s - begin_s - message["at_s"])
+        if begin_s is None:
+            return
+        late_s = now_s - begin_s - message["at_s"]
+        if message["type"] == "scores":
+            self.latency_s.append(late_s)
+        elif message["finding"] != "stalled":
+            self.alert_latency_s.append(late_s - _decided_after_s(message["at_s"]))
+
+
+def _decided_after_s(at_s: float) -> float:
+    """How long after the end of a window the sample is sent that decides: the resampler looks ahead, and devices send by the piece."""
+    return math.ceil((at_s + HALF_LENGTH_S) / PIECE_S - 1e-6) * PIECE_S - at_s
 
 
 def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 10.0, rate_hz: float = 500.0) -> Figures:
@@ -114,14 +132,15 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
     recorded = open_recording(recording)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        port, pages = _free_port(), _free_port()
-        stack.enter_context(_mosquitto(folder, port))
+        port, pages = free_port(), free_port()
+        stack.enter_context(_process(mosquitto_command(folder, port), subprocess.DEVNULL))
         ports = {f"serial-{i}": (kind, PtyDevice(folder / f"tty{i}")) for i, kind in enumerate(_serial_devices(serial))}
         config = _write_config(folder, port, pages, {name: kind for name, (kind, _) in ports.items()}, recorded)
         daemon = stack.enter_context(_process([sys.executable, "-m", "edge", "run", str(config)]))
         watcher = Watcher()
         broker = Broker(Mqtt(port=port, version="3.1.1"), "load", on_message=watcher.take)
         broker.subscribe(f"cardiogloss/{_SITE}/+/scores", qos=0)
+        broker.subscribe(f"cardiogloss/{_SITE}/+/alert")
         broker.start()
         stack.callback(broker.stop)
         _wait_until_ready(daemon, [port for _, port in ports.values()], pages, broker)
@@ -157,15 +176,14 @@ def _streams(
         yield Stream(pieces(recorded, kind, plan(recorded, kind), repeat=True), port.send, watcher.begin_s[name])
 
 
-@contextmanager
-def _mosquitto(folder: Path, port: int) -> Iterator[None]:
+def mosquitto_command(folder: Path, port: int) -> list[str]:
+    """What starts a broker that keeps nothing. Raises ConfigError where there is none."""
     program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
-        raise ConfigError("this needs a broker to load: apt-get install mosquitto")
+        raise ConfigError("this needs a broker: apt-get install mosquitto")
     settings = folder / "mosquitto.conf"
     settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
-    with _process([program, "-c", str(settings)], subprocess.DEVNULL):
-        yield
+    return [program, "-c", str(settings)]
 
 
 @contextmanager
@@ -181,6 +199,7 @@ def _process(command: list[str], stderr: int | None = None) -> Iterator[subproce
 def _write_config(folder: Path, port: int, pages: int, serial: dict[str, Device], recorded: RecordingFile) -> Path:
     """Of a daemon that takes every MQTT source it hears, and each of these ports."""
     lines = [f'site = "{_SITE}"', "[mqtt]", f"port = {port}", "[http]", f"port = {pages}", "[log]", 'level = "error"']
+    lines += ["[outbox]", f'file = "{folder / "outbox.db"}"']
     lines += ["[[source]]", f'mqtt = "cardiogloss/{_SITE}/+/ecg"']
     for i, (name, kind) in enumerate(serial.items()):
         leads = json.dumps(plan(recorded, kind).leads)
@@ -240,7 +259,8 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
     return port
@@ -262,7 +282,15 @@ def _figures(sources: int, minutes: float, watcher: Watcher, metrics: dict[str, 
         latency_p50_ms=round(float(half), 1),
         latency_p99_ms=round(float(worst), 1),
         latency_worst_ms=round(float(latency_ms.max()), 1),
+        alerts=len(watcher.alert_latency_s),
+        alert_p50_ms=_percentile_ms(watcher.alert_latency_s, 50),
+        alert_p99_ms=_percentile_ms(watcher.alert_latency_s, 99),
+        alert_worst_ms=_percentile_ms(watcher.alert_latency_s, 100),
         cores=round(cores, 2),
         memory_mb=round(max(memory), 1),
         memory_growth_mb=round(memory[-1] - memory[third], 2),
     )
+
+
+def _percentile_ms(latency_s: array[float], percent: float) -> float | None:
+    return round(float(np.percentile(np.array(latency_s) * 1e3, percent)), 1) if latency_s else None

@@ -24,7 +24,7 @@ Message = dict[str, Any]
 class _Part(BaseModel):
     """What a later version adds is ignored, so that a reader need not change with it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class _Message(_Part):
@@ -73,8 +73,8 @@ class VitalsMessage(_FromSource):
 class StripPart(_Part):
     """A few seconds of the leads."""
 
-    start_s: float = Field(allow_inf_nan=False)
-    rate_hz: float = Field(gt=0, allow_inf_nan=False)
+    start_s: float
+    rate_hz: float = Field(gt=0)
     leads: list[str]
     uv: list[list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | None]]
     """Microvolts, lead by lead; null where there is no signal."""

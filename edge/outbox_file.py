@@ -78,7 +78,8 @@ class OutboxFile:
     def __init__(self, path: Path) -> None:
         """Makes the folder. A file that is no sound database is moved aside, and a new one begun.
 
-        Raises ConfigError where the file cannot be opened or written, belongs to another program, or is in use.
+        Raises ConfigError where the file cannot be opened or written, belongs to another program, or is in use, and OSError
+        where its disk is full.
         """
         self._db = _open(path)
         self._beside = path.with_name(path.name + "-last")
@@ -203,6 +204,10 @@ def _used_bytes(db: sqlite3.Connection) -> int:
     return (pages - free) * size
 
 
+_FULL = ("disk is full", "disk I/O error", "No space left", "File too large")
+"""No mistake of the operator's: whoever looks after the daemon starts it again."""
+
+
 @contextmanager
 def _mapped() -> Iterator[None]:
     try:
@@ -216,26 +221,35 @@ def _open(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             return _connect(path)
-        except sqlite3.OperationalError:
-            raise
         except sqlite3.DatabaseError as error:
-            log.error("outbox moved aside", file=str(path), to=str(_move_aside(path)), why=str(error))
+            if not _is_unsound(error):
+                raise
             return _connect(path)
     except (OSError, sqlite3.Error) as error:
+        if any(words in str(error) for words in _FULL):
+            raise OSError(f"outbox {path}: {error}; make room on its disk") from error
         raise ConfigError(f"outbox.file: {path}: {_in_words(error)}") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.Error; what is no sound database has then been moved aside."""
     db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         _make_or_check(db, path)
-    except BaseException:
+    except BaseException as error:
+        if _is_unsound(error):
+            # Before the close, which removes the WAL by its name.
+            log.error("outbox moved aside", file=str(path), to=str(_move_aside(path)), why=str(error))
         db.close()
         raise
     return db
+
+
+def _is_unsound(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
 
 
 def _make_or_check(db: sqlite3.Connection, path: Path) -> None:

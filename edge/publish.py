@@ -37,6 +37,8 @@ class Publisher:
     def __init__(self, prefix: str, site: str, send: Send) -> None:
         self.post: Post = self._send_letter
         """Carries what must arrive."""
+        self.show: Callable[[Message], object] = lambda message: None
+        """Sees every alert, and the evidence after it."""
         self._site = site
         self._root = f"{prefix}/{site}"
         self._send = send
@@ -54,6 +56,7 @@ class Publisher:
             case FollowUp():
                 message = self._message(dated.time_s, to_message(event))
                 self.post(Letter(f"{root}/evidence", message, f"{event.alert.id}/evidence"))
+                self.show(message)
             case Alert():
                 message = self._message(dated.time_s, to_message(event), onset_time=round(dated.onset_time_s, 3))
                 self._tell_alert(message)
@@ -67,6 +70,7 @@ class Publisher:
         topic = f"{self._root}/{message['source']}/alert"
         state = {key: value for key, value in message.items() if key != "evidence"}
         self.post(Letter(topic, message, f"{message['id']}/{message['seq']}", f"{topic}/{message['finding']}", state))
+        self.show(message)
 
     def _send_letter(self, letter: Letter) -> None:
         """Where nothing keeps it: without a broker."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from edge import wildcard
 from edge.check import check
-from edge.config import Config, Http, Log, Model, Mqtt, Record, Source, parse_config, read_config, schema
+from edge.config import Config, Http, Log, Model, Mqtt, Outbox, Record, Source, parse_config, read_config, schema
 from edge.decode import devices
 from edge.replay import SLOWEST_SHARE
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError
@@ -26,7 +26,7 @@ from kernels.findings import ConfigError
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 EXAMPLE = DEPLOY / "edge.toml"
-TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Http, Log, Record, Source, Config)
+TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Outbox, Http, Log, Record, Source, Config)
 SECRET = "hunter2-xyzzy"
 
 BED1 = '[[source]]\nname = "bed1"\ndevice = "cyton"\nserial = "/dev/ttyX"\n'
@@ -78,7 +78,7 @@ MISTAKES = {
     "hop of nothing": (BED1 + "[model]\nhop_s = 0", ["model.hop_s: must be above 0"]),
     "short stall": (BED1 + "stall_s = 0.1", ['source "bed1": stall_s: must be at least 0.5']),
     "high port": (BED1 + "[http]\nport = 70000", ["http.port: must be at most 65535"]),
-    "unknown version": (broker('version = "4"'), ["mqtt.version: must be '3.1.1' or '5'"]),
+    "unknown version": (broker('version = "4"'), ["mqtt.version: must be 'auto', '5' or '3.1.1'"]),
     "number for a path": (BED1 + "[model]\nbundle = 3", ["model.bundle: must be a path, in quotes"]),
     "leads not in a list": (BED1 + 'leads = "I"', ['source "bed1": leads: must be a list, in brackets']),
     "odd name": (BED1.replace("bed1", "bed 1"), ["source.1.name: may hold only letters, digits"]),
@@ -124,6 +124,8 @@ MISTAKES = {
         broker('password = "P"'), ["mqtt.password: secrets never stand in this file", "password_file"]
     ),
     "address for a host": (broker('host = "mqtt://a"'), ["mqtt.host: must be the bare name or address of a host"]),
+    "outbox of no size": (BED1 + "[outbox]\nlimit_mb = 0", ["outbox.limit_mb: must be at least 1"]),
+    "outbox of no time": (BED1 + "[outbox]\nlimit_days = 0", ["outbox.limit_days: must be above 0"]),
     "wildcard in a prefix": (broker('prefix = "a/+"'), ["mqtt.prefix: must be one or more topic levels"]),
     "too few leads": (BED1 + 'leads = ["I"]', ['source "bed1": leads: names 1 leads, but']),
     "unknown lead": (BED1 + 'leads = ["X", "I", "-", "-", "-", "-", "-", "-"]', ['source "bed1": leads: unknown lead \'X\'']),
@@ -235,7 +237,7 @@ def test_what_the_example_says_in_comments_is_sound_too(tmp_path: Path) -> None:
 
 def test_the_example_says_the_defaults_and_reads_back_the_same(tmp_path: Path) -> None:
     config = read_config(EXAMPLE)
-    assert (config.model, config.http, config.log, config.mqtt) == (Model(), Http(), Log(), Mqtt())
+    assert (config.model, config.http, config.log, config.mqtt, config.outbox) == (Model(), Http(), Log(), Mqtt(), Outbox())
     said = config.model_dump(mode="json", exclude_none=True)
     assert parse_config(json.loads(json.dumps(said)), EXAMPLE) == config
 
@@ -272,6 +274,40 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path, monkeypa
     assert (config.mqtt.ca, config.mqtt.password_file, config.record.folder) == (folder / "ca.pem", folder / "p", folder / "r")
     assert (config.mqtt.key, config.mqtt.certificate, config.source[0].file) == (Path("/k"), folder / "../c", folder / "a.bin")
     assert config.model.bundle == SHIPPED_BUNDLE
+
+
+@pytest.mark.parametrize(
+    ("environment", "file"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/cardiogloss", "XDG_STATE_HOME": "/x"}, "/var/lib/cardiogloss/ward.db"),
+        ({"STATE_DIRECTORY": "/var/lib/cardiogloss:/var/lib/more"}, "/var/lib/cardiogloss/ward.db"),
+        ({"XDG_STATE_HOME": "/x", "HOME": "/home/u"}, "/x/cardiogloss/ward.db"),
+        ({"XDG_STATE_HOME": "", "HOME": "/home/u"}, "/home/u/.local/state/cardiogloss/ward.db"),
+    ],
+)
+def test_the_outbox_lies_where_systemd_or_the_users_own_state_is(
+    environment: dict[str, str], file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd.exec(5) and the XDG Base Directory Specification have it."""
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert read(tmp_path, BED1).outbox.file_of("ward") == Path(file)
+    assert read(tmp_path, BED1 + '[outbox]\nfile = "o.db"').outbox.file_of("ward") == tmp_path / "o.db"
+
+
+def test_a_user_without_a_home_is_asked_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", _no_home)
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"outbox\.file: missing"):
+        Outbox().file_of("ward")
+    assert Outbox(file=Path("/o.db")).file_of("ward") == Path("/o.db")
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 def test_two_configs_differ_only_in_the_tables_that_changed(tmp_path: Path) -> None:
@@ -401,7 +437,7 @@ def test_check_says_what_will_be_watched(tmp_path: Path, bundle: Bundle) -> None
     assert f'source "bed1": {cyton.title} on serial /dev/ttyX at 115200 baud; leads ' in text
     assert f"; 250 Hz; {cyton.wiring.units_per_mv:.6g} units per mV; recorded in {tmp_path / 'kept'}" in text
     assert 'source "ward/+/ecg": ' in text and "on mqtt ward/+/ecg; leads as it says itself; rate as it says itself" in text
-    assert "site clinic" in text and "broker localhost:1883, MQTT 5" in text and "http://127.0.0.1:9464/metrics" in text
+    assert "site clinic" in text and "broker localhost:1883, MQTT " in text and "http://127.0.0.1:9464/metrics" in text
     assert "medium: atrial fibrillation" in text
     assert sum(map(len, checked.findings.values())) == len(bundle.card.findings)
     assert json.loads(json.dumps(asdict(checked)))["sources"][0]["rate_hz"] == 250

@@ -32,8 +32,8 @@ from edge.health import Health, SourceHealth
 from edge.inbox import LITTLE_BYTES, OVERHEAD_BYTES, Inbox
 from edge.live import Dated, Live
 from edge.message import SCHEMA, to_message
-from edge.pipeline import Event, Pipeline, score
 from edge.outbox import Letter
+from edge.pipeline import Event, Pipeline, score
 from edge.publish import Publisher, StandardOutput
 from edge.reader import Reader
 from edge.record import Recorder

@@ -6,9 +6,11 @@ import ast
 import contextlib
 import json
 import logging
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,7 +25,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge.config import Mqtt
 from edge.transport import mqtt as module
-from edge.transport.mqtt import Broker
+from edge.transport.mqtt import Broker, Properties
+from edge.transport.proxy import Proxy
 from kernels.findings import ConfigError
 
 from .broker import Mosquitto, free_port, wait_for
@@ -38,14 +41,18 @@ class Client:
         self.messages: list[tuple[str, bytes, bool]] = []
         self.states: list[tuple[bool, str]] = []
         self.published: list[int] = []
+        self.refused: list[tuple[int, str]] = []
         config = Mqtt(host=settings.pop("host", "127.0.0.1"), port=port, **settings)
-        self.broker = Broker(config, name, password, will, self._on_message, self._on_state, self.published.append)
+        self.broker = Broker(config, name, password, will, self._on_message, self._on_state, self.published.append, self._on_refused)
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.messages.append((topic, payload, retained))
 
     def _on_state(self, connected: bool, why: str) -> None:
         self.states.append((connected, why))
+
+    def _on_refused(self, mid: int, why: str) -> None:
+        self.refused.append((mid, why))
 
     def told(self, words: str) -> bool:
         return any(words in why for _, why in self.states)
@@ -387,6 +394,117 @@ def test_an_old_broker_that_knows_no_mqtt_5_is_told_with_the_version_to_set(
     assert not older.broker.connected
 
 
+_OLD = """
+import asyncio, sys
+from amqtt.broker import Broker
+config = {
+    "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{sys.argv[1]}"}},
+    "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+}
+async def serve():
+    await Broker(config).start()
+    await asyncio.Event().wait()
+asyncio.run(serve())
+"""
+
+
+@pytest.fixture(scope="module")
+def old_port() -> Iterator[int]:
+    """Of a real broker of 3.1.1, which refuses MQTT 5: amqtt."""
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", _OLD, str(port)], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: _answers(port), "amqtt")
+            yield port
+        finally:
+            process.kill()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_auto_speaks_5_where_the_broker_knows_it(mosquitto: Mosquitto, make: Callable[..., Client]) -> None:
+    client = make(mosquitto.port, name="new").connect()
+    assert client.broker.version == "5" and "as new (p5, c1, k30" in mosquitto.log.read_text()
+    wait_for(lambda: client.states)
+    assert client.states == [(True, f"connected to 127.0.0.1:{mosquitto.port} in MQTT 5")]
+
+
+def test_auto_speaks_3_1_1_to_a_broker_that_refuses_5_and_loses_nothing_that_waited(old_port: int, make: Callable[..., Client]) -> None:
+    client = make(old_port)
+    waiting = client.broker.publish("site/a/alert", b"before", qos=1, properties=Properties("application/json", 60, (("id", "1"),)))
+    client.broker.subscribe("site/a/alert")
+    client.connect()
+    assert client.told("it knows no MQTT 5, so the next attempt is in 3.1.1")
+    wait_for(lambda: client.told("in MQTT 3.1.1"))
+    assert client.broker.version == "3.1.1"
+    wait_for(lambda: waiting in client.published)
+    later = client.broker.publish("site/a/alert", b"after", qos=1, properties=Properties(user=(("id", "2"),)))
+    wait_for(lambda: later in client.published and (("site/a/alert", b"after", False) in client.messages))
+
+
+def test_auto_finds_a_broker_that_misreads_a_will_of_5_and_falls_silent(old_port: int, make: Callable[..., Client]) -> None:
+    """amqtt looks at the level only after it has read the rest as 3.1.1, for which it then waits."""
+    client = make(old_port, will=("site/status", b"offline"), keepalive_s=5).connect()
+    assert client.told("gave no answer in 5 s") and client.broker.version == "3.1.1"
+
+
+def test_auto_finds_a_broker_that_only_hangs_up_on_5(play: Callable[..., int], make: Callable[..., Client]) -> None:
+    """The byte after the name of the protocol in CONNECT is its level (3.1.1 section 3.1.2.2): 5, or 4 for 3.1.1."""
+    levels: list[int] = []
+
+    def answer(connect: bytes) -> bytes:
+        levels.append(connect[connect.index(b"MQTT") + 4])
+        return b"\x20\x02\x00\x00" if levels[-1] == 4 else b""
+
+    client = make(play(answer)).connect()
+    assert levels == [5, 5, 5, 4][-len(levels) :] and levels.count(5) >= 2 and client.broker.version == "3.1.1"
+
+
+def test_what_worked_once_is_kept_when_a_broker_hangs_up(mosquitto: Mosquitto, make: Callable[..., Client]) -> None:
+    """A gate before a broker that is away takes connections and closes them."""
+    with Proxy(mosquitto.port) as proxy:
+        client = make(proxy.port).connect()
+        mosquitto.kill()
+        spoken = set()
+        wait_for(
+            lambda: (spoken.add(client.broker.version), sum("hung up" in why for _, why in client.states) >= 5)[1], "five that hang up"
+        )
+        mosquitto.start()
+        wait_for(lambda: client.broker.connected)
+        assert spoken == {"5"} == {client.broker.version}
+
+
+def test_a_version_that_is_given_is_never_left(old_port: int, make: Callable[..., Client]) -> None:
+    client = make(old_port, version="5")
+    client.broker.start()
+    wait_for(lambda: len(client.states) >= 5)
+    assert client.broker.version == "5" and not client.broker.connected and client.told('set version = "3.1.1"')
+
+
+def test_properties_arrive_in_mqtt_5_and_are_left_out_in_3_1_1(mosquitto: Mosquitto, make: Callable[..., Client]) -> None:
+    """As mosquitto's own client prints them: %P user properties, %C content type, %E seconds left."""
+    said = subprocess.Popen(
+        [_find("mosquitto_sub"), "-V", "5", "-p", str(mosquitto.port), "-t", "site/x", "-C", "2", "-F", "%p|%C|%E|%P"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: "SUBSCRIBE" in mosquitto.log.read_text())
+    properties = Properties("application/json", 90, (("schema", "2"), ("priority", "high")))
+    for version in ("5", "3.1.1"):
+        client = make(mosquitto.port, name=f"speaks-{version}", version=version).connect()
+        client.broker.publish("site/x", version, qos=1, properties=properties)
+        wait_for(lambda client=client: client.published)
+    lines = said.communicate(timeout=10)[0].splitlines()
+    assert [re.sub(r"\|(89|90)\|", "|90|", line) for line in lines] == ["5|application/json|90|schema:2 priority:high", "3.1.1|||"]
+
+
+def _find(program: str) -> str:
+    return shutil.which(program) or pytest.skip(f"there is no {program}")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_refused_subscription_is_told_with_its_filter(
     version: str, tmp_path: Path, scope: ExitStack, make: Callable[..., Client]
@@ -433,9 +551,10 @@ def test_a_message_that_the_broker_refuses_is_not_called_published(tmp_path: Pat
     (tmp_path / "acl").write_text("topic read #\n")
     broker = scope.enter_context(Mosquitto(tmp_path, f"allow_anonymous true\nacl_file {tmp_path}/acl"))
     client = make(broker.port, version="5").connect()
-    client.broker.publish("site/a/alert", b"x", qos=1)
+    mid = client.broker.publish("site/a/alert", b"x", qos=1)
     wait_for(lambda: client.told("refused a message: Not authorized"))
     assert client.published == []
+    assert [refused for refused, _ in client.refused] == [mid] and client.refused[0][1].startswith("Not authorized")
 
 
 def test_a_callback_that_raises_does_not_stop_the_messages(
@@ -460,10 +579,10 @@ def test_a_callback_that_raises_does_not_stop_the_messages(
 
 
 @pytest.fixture
-def play(scope: ExitStack) -> Callable[[bytes], int]:
-    """The port of a peer that answers each connection with these bytes, to say what mosquitto never does."""
+def play(scope: ExitStack) -> Callable[..., int]:
+    """The port of a peer that answers each connection with these bytes, to say what mosquitto never does; with none it hangs up."""
 
-    def _play(answer: bytes) -> int:
+    def _play(answer: bytes | Callable[[bytes], bytes]) -> int:
         server = scope.enter_context(socket.create_server(("127.0.0.1", 0)))
 
         def serve() -> None:
@@ -471,8 +590,11 @@ def play(scope: ExitStack) -> Callable[[bytes], int]:
                 while True:
                     peer, _ = server.accept()
                     scope.callback(peer.close)
-                    peer.recv(1024)
-                    peer.sendall(answer)
+                    asked = peer.recv(1024)
+                    said = answer if isinstance(answer, bytes) else answer(asked)
+                    peer.sendall(said)
+                    if not said:
+                        peer.close()
 
         threading.Thread(target=serve, daemon=True).start()
         scope.callback(server.shutdown, socket.SHUT_RDWR)

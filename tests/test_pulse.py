@@ -70,7 +70,9 @@ def test_annotated_fibrillation_is_irregular_and_sinus_rhythm_is_not() -> None:
     for record in ("203", "122"):
         notes = wfdb.rdann(str(ARCHIVE / "mitdb" / record), "atr")
         beats = np.array([s for s, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in "NLRAVFaJSejEfQ/"]) / 360
-        share[record] = np.mean([_pulse(np.diff(beats[i : i + 17]).tolist())[0].is_irregular(17 * 2.0) for i in range(0, len(beats) - 17, 8)])
+        share[record] = np.mean(
+            [_pulse(np.diff(beats[i : i + 17]).tolist())[0].is_irregular(17 * 2.0) for i in range(0, len(beats) - 17, 8)]
+        )
     assert share["203"] > 0.75
     assert share["122"] < 0.01
 

@@ -38,6 +38,7 @@ _HANG_UPS = 3
 """Some brokers that know no MQTT 5 hang up on it; so does whatever stands before one that is just away."""
 _FAREWELL_S = 3.0
 
+_SILENCE = "Keep alive timeout"
 _TOO_NEW = "Unsupported protocol version"
 _TWIN = "another program uses the same client_id; give each its own"
 
@@ -154,7 +155,8 @@ class Broker:
         """Begins to connect, and returns at once. Called again it brings back a network thread that has died, else does nothing."""
         if not self._begun:
             self._begun = True
-            self._client.connect_async(*self._address, keepalive=self._config.keepalive_s, clean_start=True, properties=_session())
+            # Without an expiry the session ends with the connection (MQTT 5 section 3.1.2.11.2): what came meanwhile would be stale.
+            self._client.connect_async(*self._address, keepalive=self._config.keepalive_s, clean_start=True)
         self._client.loop_start()
 
     def stop(self) -> None:
@@ -219,11 +221,11 @@ class Broker:
         # paho changes it so itself where a broker refuses 3.1.1. With another client what waits, and its mids, would be lost.
         self._client._protocol = MQTTProtocolVersion.MQTTv5 if version == "5" else MQTTProtocolVersion.MQTTv311
 
-    def _try_another_version(self) -> None:
-        """Once the broker has hung up: mostly 5, now and then 3.1.1, until one has worked."""
+    def _try_another_version(self, is_silent: bool) -> None:
+        """Where the broker does not answer: mostly 5, now and then 3.1.1, until one has worked."""
         if self._config.version == "auto" and not self._connects:
             self._hang_ups += 1
-            self._speak("5" if self._hang_ups % _HANG_UPS else "3.1.1")
+            self._speak("3.1.1" if self.version == "5" and (is_silent or self._hang_ups % _HANG_UPS == 0) else "5")
 
     # What follows runs in paho's network thread, or in stop().
 
@@ -263,8 +265,10 @@ class Broker:
         elif last == "connected":
             self._on_state(False, f"disconnected from {self._config.address}: {_in_words(reason)}")
         elif last == "asking":
-            self._try_another_version()
-            self._on_state(False, f"{self._config.address} hung up without an answer; check port, tls and the client certificate")
+            is_silent = str(reason) == _SILENCE
+            self._try_another_version(is_silent)
+            what = f"gave no answer in {self._config.keepalive_s} s" if is_silent else "hung up without an answer"
+            self._on_state(False, f"{self._config.address} {what}; check port, tls and the client certificate")
 
     def _subscribed(self, client: Client, userdata: Any, mid: int, reasons: list[ReasonCode], properties: Packed | None) -> None:
         if reasons:
@@ -310,13 +314,6 @@ def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
     if context is not None:
         client.tls_set_context(context)
     return client
-
-
-def _session() -> Packed:
-    """Of MQTT 5. Nothing outlives the connection: what came meanwhile would be stale."""
-    properties = Packed(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = 0
-    return properties
 
 
 def _in_words(reason: ReasonCode) -> str:

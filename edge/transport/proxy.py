@@ -73,4 +73,7 @@ class Proxy:
                 sink.sendall(data)
         for each in (source, sink):
             self._sockets.discard(each)
+            with contextlib.suppress(OSError):
+                # The other thread may wait in it, which a close alone does not end.
+                each.shutdown(socket.SHUT_RDWR)
             each.close()
