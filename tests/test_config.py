@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from edge import wildcard
 from edge.check import check
-from edge.config import Config, Http, Log, Model, Mqtt, Outbox, Record, Source, parse_config, read_config, schema
+from edge.config import Config, HomeAssistant, Http, Log, Model, Mqtt, Outbox, Record, Source, parse_config, read_config, schema
 from edge.decode import devices
 from edge.replay import SLOWEST_SHARE
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError
@@ -26,7 +26,7 @@ from kernels.findings import ConfigError
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 EXAMPLE = DEPLOY / "edge.toml"
-TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Outbox, Http, Log, Record, Source, Config)
+TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Outbox, HomeAssistant, Http, Log, Record, Source, Config)
 SECRET = "hunter2-xyzzy"
 
 BED1 = '[[source]]\nname = "bed1"\ndevice = "cyton"\nserial = "/dev/ttyX"\n'
