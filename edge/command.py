@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from .message import AlertState
+from .contract import AlertState
 
 LONGEST_SILENCE_S = 24 * 3600.0
 

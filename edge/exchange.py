@@ -19,10 +19,10 @@ from kernels.findings import Finding
 
 from .command import Command, Reply, read_command
 from .config import Config, Mqtt, Source
+from .contract import AlertState, Resend
 from .delivery import Delivery
 from .homeassistant import discovery, removal
 from .live import Dated
-from .message import AlertState, Resend
 from .outbox import Outbox
 from .publish import Publisher, StandardOutput
 from .supervisor import Supervisor

@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from kernels.findings import ConfigError, in_words
 
-from .message import Message, StripPart, to_strip
+from .contract import StripPart, to_strip
+from .message import Message
 from .strip import Strip
 from .strip_file import to_png, to_wfdb
 

@@ -13,9 +13,9 @@ from kernels.signal import Samples
 from .alarm import Alert
 from .clock import Arrival, Clock
 from .command import Acknowledge, Close, Command, Reply, Report, Silence, TakeOver
+from .contract import AlertState, to_alert
 from .decode.chunk import Chunk
 from .decode.device import Decoder, Tally
-from .message import AlertState, to_alert
 from .pipeline import Event, FollowUp, Pending, Pipeline, Seen
 from .replay import SLOWEST_SHARE
 from .score import Scores

@@ -21,9 +21,9 @@ from pathlib import Path
 from kernels.findings import ConfigError
 
 from .config import Mqtt
+from .contract import AlertMessage, EvidenceMessage
 from .decode.devices import device
 from .load import free_port, mosquitto_command
-from .message import AlertMessage, EvidenceMessage
 from .outbox import Outbox
 from .simulate import pieces, plan
 from .subscribe import Subscription, subscribe

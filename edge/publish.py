@@ -13,8 +13,9 @@ from typing import Any
 
 from .alarm import Alert
 from .command import Reply
+from .contract import AlertState
 from .live import Dated, State
-from .message import SCHEMA, AlertState, Message, to_message
+from .message import SCHEMA, Message, to_message
 from .outbox import Letter
 from .pipeline import FollowUp, Seen
 from .score import Scores

@@ -16,9 +16,9 @@ from kernels.engine import Engine
 from .clock import Arrival
 from .command import Close, Command, TakeOver
 from .config import Config, Source
+from .contract import AlertState
 from .inbox import Inbox
 from .live import Dated, Live
-from .message import AlertState
 from .pipeline import Options, Pipeline
 from .reader import Reader
 from .record import Recorder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import command
-from .message import MESSAGES
+from .contract import MESSAGES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -23,10 +23,12 @@ from kernels.terminal import console, errors
 
 from .alarm import Priority
 from .config import Mqtt, read_config
+from .contract import AlertMessage, AlertState, EvidenceMessage, SiteMessage, StatusMessage, VitalsMessage
 from .gallery import Gallery, Shown
-from .message import AlertMessage, AlertState, EvidenceMessage, Message, SiteMessage, StatusMessage, VitalsMessage
+from .ledger import Since
+from .message import Message
 from .strip_file import to_png, to_wfdb
-from .subscribe import Kind, Since, Told, subscribe
+from .subscribe import Kind, Told, subscribe
 
 MOST_LINES = 12
 

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from edge.command import Acknowledge, Reply, Silence, read_command
+from edge.contract import MESSAGES, Resend, ResentMessage, to_strip
 from edge.decode.chunk import Chunk
 from edge.live import Dated
-from edge.message import MESSAGES, Resend, ResentMessage, to_strip
 from edge.outbox import Letter
 from edge.pipeline import Options, Pipeline
 from edge.publish import Publisher

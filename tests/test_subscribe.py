@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.config import Mqtt, parse_config
+from edge.contract import AlertMessage, AlertState, EvidenceMessage
 from edge.exchange import Exchange
-from edge.message import SCHEMA, AlertMessage, AlertState, EvidenceMessage
+from edge.ledger import PATIENCE_S, Given, Ledger, Mark
+from edge.message import SCHEMA
 from edge.outbox import Letter
-from edge.subscribe import PATIENCE_S, Given, Ledger, Mark, Subscription, subscribe
+from edge.subscribe import Subscription, subscribe
 from edge.supervisor import Supervisor
 from edge.transport import mqtt as module
 from kernels.findings import ConfigError
@@ -262,7 +264,7 @@ def test_no_object_is_too_strange(content: Any) -> None:
 
 
 def test_nothing_grows_while_a_hole_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.subscribe._REMEMBERED", 50)
+    monkeypatch.setattr("edge.ledger._REMEMBERED", 50)
     reader = Reader(since="beginning")
     for number in range(2, 400):
         reader.feed(alert(number))

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edge.message import AlertMessage, AlertState, EvidenceMessage, SiteMessage, StatusMessage, VitalsMessage
+from edge.contract import AlertMessage, AlertState, EvidenceMessage, SiteMessage, StatusMessage, VitalsMessage
 from edge.watch import Board, Collection
 from kernels.findings import ConfigError
 
