@@ -51,9 +51,10 @@ def _findings_table(card: Card) -> Table:
     fitted = _best_f1(card)
     heads: list[Column | str] = [
         "priority",
-        "raise at",
-        "clear at",
-        *(["best F1 at"] if fitted else []),
+        "raise",
+        "clear",
+        "windows",
+        *(["best F1"] if fitted else []),
         Column("leads needed", overflow="fold"),
         "calibrated",
     ]
@@ -62,7 +63,7 @@ def _findings_table(card: Card) -> Table:
         best = [f"{fitted[f.name]:.2f}" if f.name in fitted else ""] if fitted else []
         needed = " or ".join("+".join(group) for group in f.leads) or "any"
         calibrated = "yes" if f.name in card.calibrated else "pooled"
-        table.add_row(f.name, f.priority, f"{f.raise_at:.2f}", f"{f.clear_at:.2f}", *best, needed, calibrated)
+        table.add_row(f.name, f.priority, f"{f.raise_at:.2f}", f"{f.clear_at:.2f}", f"{f.k} of {f.n}", *best, needed, calibrated)
     return table
 
 
