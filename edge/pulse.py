@@ -17,8 +17,10 @@ IRREGULAR = 0.8
 """Of the pairs of beats so many do not repeat each other."""
 
 _FEWEST = 6
-_LONGEST_S = 30.0
-"""A beat before this is forgotten, as after a gap."""
+_MEMORY_S = 30.0
+"""A beat before this is forgotten."""
+_LONGEST_S = 3.0
+"""More is a gap, and no interval between beats."""
 _FRESH_S = 5.0
 """A heart rate is believed for so long."""
 _SAME_SHARE, _SAME_S = 0.1, 0.06
@@ -51,7 +53,8 @@ class Pulse:
 
     def is_irregular(self, at_s: float) -> bool:
         """Of the last beats before stream time `at_s`; False with too few of them."""
-        intervals_s = np.diff(sorted(beat_s for beat_s in self._beats_s if beat_s > at_s - _LONGEST_S))
+        intervals_s = np.diff(sorted(beat_s for beat_s in self._beats_s if beat_s > at_s - _MEMORY_S))
+        intervals_s = intervals_s[intervals_s <= _LONGEST_S]
         return len(intervals_s) >= _FEWEST and scatter(intervals_s) >= IRREGULAR
 
 

@@ -17,7 +17,7 @@ from .decode.chunk import Chunk
 Energy = npt.NDArray[np.float64]
 
 LAG_S = 0.6
-"""How long after a sample its beats are final: the filters, and the look ahead for a larger peak."""
+"""How long after a sample its beats are told: the filters, and the look ahead for a larger peak. Looking back finds some later."""
 
 _LEAST_ENERGY = 0.01
 """In mV over all leads: a QRS complex of a tenth of a millivolt in one lead has more."""
@@ -154,7 +154,8 @@ class BeatDetector:
         if largest < max(_LEAST_ENERGY, _LEAST_CONTRAST * quiet):
             return
         self._signal = float(np.median([height for _, height in self._peaks if height > 0.5 * largest]))
-        self._noise, self._missed = quiet, None
+        # What the pause before was is unknown; it is no interval between beats.
+        self._noise, self._missed, self._last = quiet, None, None
         self._intervals.clear()
         for peak in tuple(self._peaks):
             yield from self._consider(*peak)

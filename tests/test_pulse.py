@@ -85,6 +85,13 @@ def test_too_few_beats_and_beats_long_ago_show_nothing() -> None:
     assert many.is_irregular(now_s) and not many.is_irregular(now_s + 29)
 
 
+def test_a_gap_hides_no_irregular_pulse() -> None:
+    """Twelve seconds without a beat, told as one interval, would make all others look alike."""
+    rng = np.random.default_rng(5)
+    pulse, now_s = _pulse([*rng.uniform(0.4, 1.2, 8), 12.0, *rng.uniform(0.4, 1.2, 8)])
+    assert pulse.is_irregular(now_s)
+
+
 @pytest.mark.parametrize(
     ("asked", "rate_bpm", "fits"),
     [
