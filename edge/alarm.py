@@ -11,13 +11,17 @@ from kernels.bundle import Card
 from kernels.findings import Finding, by_silence, in_words
 
 from . import technical
-from .episode import Change, Episode, Rule
+from .episode import MEMORY_S, Change, Episode, Rule
 from .pulse import Pulse
 from .quality import Quality, State
 from .score import Scores
 from .strip import Strip, Tail
 from .technical import Vote
 from .vitals import Vitals
+
+_PATIENCE_S = 5.0
+"""So long after it the cause of an abstention still explains it; so long may a window be late."""
+_ALL = ""
 
 Priority = Literal["high", "medium", "low"]
 Kind = Literal["physiological", "technical"]
@@ -79,6 +83,8 @@ class _Watch:
     """The last that was told, while it is on."""
     begun: int = 0
     """How many episodes there have been."""
+    words: str = ""
+    """What was told of a technical fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class Alarm:
     a technical alert, and never bradycardia. A finding that the leads cannot show stays as it is.
     """
 
-    def __init__(self, source: str, card: Card, stream: str = "") -> None:
+    def __init__(self, source: str, card: Card, stream: str = "", hop_s: float = 1.0) -> None:
         self._source = source
         self._stream = stream
         self._bundle = card.sha256[:16]
@@ -106,13 +112,13 @@ class Alarm:
             rule = technical.BY_WINDOW if finding.name in ("no_usable_signal", "leads_missing") else technical.BY_SECOND
             self._watch(finding, "technical", rule)
         for finding in by_silence(card.findings):
-            self._watch(finding, "physiological", _rule_of(finding))
+            self._watch(finding, "physiological", _rule_of(finding, hop_s))
         self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")
-        self._blind_until_s = float("-inf")
+        self._blind_until_s = self._explained_until_s = float("-inf")
+        self._scored_s = self._judged_s = float("-inf")
         self._quiet_until_s: dict[str, float] = {}
         self._now_s = 0.0
         self._pulse = Pulse()
-        self._heart_rate_bpm: float | None = None
         self._quality: dict[str, State] = {}
 
     def _watch(self, finding: Finding, kind: Kind, rule: Rule) -> None:
@@ -122,21 +128,31 @@ class Alarm:
     def note(self, vitals: Vitals) -> None:
         """What the next scores are held against, and the next alerts tell of the heart rate."""
         self._pulse.feed(vitals)
-        self._heart_rate_bpm = vitals.heart_rate_bpm
 
     def feed_second(self, quality: Quality, tail: Tail) -> Iterator[Alert]:
         """The technical alerts that the state of the leads raises, worsens or clears; `tail` ends with the second."""
         votes = technical.of_second(quality)
         if votes["no_signal"].score:
             self._blind_until_s = quality.end_s
+        if votes["no_signal"].score or votes["noise"].score:
+            self._explained_until_s = quality.end_s
+        if quality.start_s - self._judged_s > _PATIENCE_S:
+            # After a pause a window takes its time.
+            self._scored_s = quality.start_s
+        self._judged_s = quality.end_s
+        if quality.end_s - self._scored_s > self._window_s + _PATIENCE_S:
+            votes["no_usable_signal"] = Vote(1.0, f"no {self._window_s:g} s without a gap")
         self._quality = quality.by_lead()
         yield from self._vote(votes, _Moment(quality.end_s, tail))
 
     def feed(self, scores: Scores, tail: Tail) -> Iterator[Alert]:
         """The alerts that these scores raise, worsen or clear, the technical ones first; `tail` ends with the window."""
         moment = _Moment(scores.at_s, tail)
-        self._quality = scores.quality
-        yield from self._vote(technical.of_scores(scores, self._alerting), moment)
+        self._quality, self._scored_s = scores.quality, scores.at_s
+        votes = technical.of_scores(scores, self._alerting)
+        if scores.at_s - self._window_s < self._explained_until_s <= scores.at_s - _PATIENCE_S:
+            del votes["no_usable_signal"]
+        yield from self._vote(votes, moment)
         if scores.at_s - self._window_s >= self._blind_until_s:
             votes = {name: Vote(scores.probability[name]) for name in self._watches if name in scores.probability}
             yield from self._vote(votes, moment)
@@ -152,20 +168,27 @@ class Alarm:
             yield from self._end(watch, moment, None)
 
     def acknowledge(self, alert_id: str, by: str, at_s: float) -> Iterator[Alert]:
-        """Somebody has seen it. Nothing where no such alert is on."""
+        """Somebody has seen it. Nothing where no such alert is on, or they have said so before."""
         moment = self._at(at_s)
         for watch in self._watches.values():
-            if watch.alert and watch.alert.id == alert_id:
+            if watch.alert and watch.alert.id == alert_id and watch.alert.acknowledged_by != by:
                 watch.alert = replace(watch.alert, acknowledged_by=by)
                 yield from self._tell(watch, "updated", moment, f"acknowledged by {by}")
 
     def silence(self, finding: str | None, for_s: float, by: str, at_s: float) -> Iterator[Alert]:
-        """Quiet for one finding, or all of this source; 0 ends it. What is on is told again."""
+        """Quiet for one finding, or all of this source; 0 ends it. What is on is told again. The last word about a finding holds."""
         moment = self._at(at_s)
-        self._quiet_until_s[finding or ""] = moment.at_s + for_s
+        if finding is None:
+            self._quiet_until_s.clear()
+        self._quiet_until_s[finding or _ALL] = moment.at_s + for_s
+        why = f"silenced for {for_s:g} s by {by}" if for_s else f"no longer silenced, by {by}"
         for watch in self._watches.values():
             if watch.alert and finding in (None, watch.finding.name):
-                yield from self._tell(watch, "updated", moment, f"silenced for {for_s:g} s by {by}")
+                yield from self._tell(watch, "updated", moment, why)
+
+    def wake(self, at_s: float) -> Iterator[Alert]:
+        """Time goes on though no sample comes: what was silenced for long enough is so no longer."""
+        yield from self._wake(self._at(at_s))
 
     def alerts_for(self, finding: str) -> bool:
         """Whether it is one of the findings that are told."""
@@ -192,6 +215,11 @@ class Alarm:
             else:
                 yield replace(alert, seq=alert.seq + 1, state="cleared", why="no longer watched for", evidence=Evidence())
 
+    def succeed(self, last: Alarm) -> Iterator[Alert]:
+        """Go on where another alarm of the same stream ends, as for a new model."""
+        self._quiet_until_s, self._now_s, self._pulse = last._quiet_until_s, last._now_s, last._pulse
+        yield from self.take_over(last.on)
+
     def close(self, why: str, at_s: float) -> Iterator[Alert]:
         """Clear everything, for a source that is no longer watched."""
         moment = self._at(at_s)
@@ -204,6 +232,7 @@ class Alarm:
         return _Moment(self._now_s)
 
     def _vote(self, votes: dict[str, Vote], moment: _Moment) -> Iterator[Alert]:
+        self._set_clock(moment.at_s)
         yield from self._wake(moment)
         for name, vote in votes.items():
             yield from self._advance(self._watches[name], vote, moment)
@@ -214,7 +243,11 @@ class Alarm:
             return
         fits = watch.kind == "technical" or self._pulse.fits(watch.finding, moment.at_s)
         change = watch.episode.feed(moment.at_s, vote.score, fits)
+        if change is None and vote.score and vote.words != watch.words and watch.episode.may_tell(moment.at_s):
+            watch.episode.tell(moment.at_s)
+            change = "updated"
         if change:
+            watch.words = vote.words
             yield from self._tell(watch, change, moment, vote.words if change != "cleared" else None)
 
     def _hush(self, moment: _Moment) -> Iterator[Alert]:
@@ -226,10 +259,15 @@ class Alarm:
 
     def _wake(self, moment: _Moment) -> Iterator[Alert]:
         """What was silenced for long enough is told to be so no longer."""
-        self._now_s = max(self._now_s, moment.at_s)
         for watch in self._watches.values():
             if watch.alert and watch.alert.silenced and not self._is_silenced(watch.finding.name):
                 yield from self._tell(watch, "updated", moment, "no longer silenced")
+
+    def _set_clock(self, at_s: float) -> None:
+        """The samples are right: where commands were dated ahead of them, a silence does not last longer for it."""
+        ahead_s = max(self._now_s - at_s, 0.0)
+        self._quiet_until_s = {name: until_s - ahead_s for name, until_s in self._quiet_until_s.items()} if ahead_s else self._quiet_until_s
+        self._now_s = at_s
 
     def _end(self, watch: _Watch, moment: _Moment, why: str | None) -> Iterator[Alert]:
         watch.episode.forget()
@@ -259,8 +297,8 @@ class Alarm:
             why=why or None,
             acknowledged_by=before.acknowledged_by if before else None,
             silenced=self._is_silenced(finding.name),
-            heart_rate_bpm=self._heart_rate_bpm,
-            quality=self._quality,
+            heart_rate_bpm=self._pulse.rate_bpm(moment.at_s),
+            quality=self._quality if moment.tail else None,
             bundle=self._bundle,
             evidence=Evidence(watch.episode.decided, moment.tail.strip()) if moment.tail else Evidence(),
         )
@@ -268,11 +306,13 @@ class Alarm:
         yield alert
 
     def _is_silenced(self, name: str) -> bool:
-        return any(self._now_s < self._quiet_until_s.get(key, 0.0) for key in ("", name))
+        return self._now_s < self._quiet_until_s.get(name, self._quiet_until_s.get(_ALL, 0.0))
 
 
-def _rule_of(finding: Finding) -> Rule:
-    return Rule(finding.raise_at, finding.clear_at, finding.k, finding.n, finding.k, finding.n, finding.for_s, finding.cool_down_s)
+def _rule_of(finding: Finding, hop_s: float) -> Rule:
+    k, n = finding.k, finding.n
+    memory_s = max(MEMORY_S, 1.5 * n * hop_s)
+    return Rule(finding.raise_at, finding.clear_at, k, n, k, n, finding.for_s, finding.cool_down_s, memory_s)
 
 
 def _identify(stream: str, source: str, finding: str, onset_s: float, count: int) -> str:

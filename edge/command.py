@@ -5,19 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .contract import AlertState
 
 LONGEST_SILENCE_S = 24 * 3600.0
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable")
+    return text
+
+
+_Words = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+
+
 class _Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    command_id: str | None = Field(default=None, max_length=200)
+    command_id: _Words | None = None
     """Comes back in the reply."""
-    by: str = Field(default="somebody", min_length=1, max_length=200)
+    by: _Words = "somebody"
     """Who asks, for the record."""
 
 
@@ -25,7 +34,7 @@ class Acknowledge(_Command):
     """Somebody has seen an alert. It stays on, and says so."""
 
     command: Literal["acknowledge"]
-    id: str = Field(max_length=200)
+    id: _Words
     """Of the alert."""
 
 
@@ -35,7 +44,7 @@ class Silence(_Command):
     command: Literal["silence"]
     for_s: float = Field(ge=0, le=LONGEST_SILENCE_S)
     """0 ends it."""
-    finding: str | None = None
+    finding: _Words | None = None
     """All where it is left out."""
 
 
@@ -56,13 +65,23 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Wake:
+    """Time goes on though no sample comes."""
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver:
     """What was on when the last monitor ended is on still."""
 
     states: tuple[AlertState, ...]
 
 
-Command = Acknowledge | Silence | Report | Close | TakeOver
+Command = Acknowledge | Silence | Report | Close | TakeOver | Wake
+
+
+class _Asked(BaseModel):
+    command_id: _Words | None = None
+
 
 _ADAPTER: TypeAdapter[Acknowledge | Silence] = TypeAdapter(Annotated[Acknowledge | Silence, Field(discriminator="command")])
 
@@ -85,6 +104,14 @@ def read_command(payload: bytes) -> Acknowledge | Silence:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+
+
+def command_id_of(payload: bytes) -> str | None:
+    """Whom to answer, of a command that cannot be obeyed."""
+    try:
+        return _Asked.model_validate_json(payload).command_id
+    except ValidationError:
+        return None
 
 
 def schema() -> dict[str, object]:

@@ -53,16 +53,17 @@ class Daemon:
         self._path = path
         self._config = config
         self._supervisor = Supervisor()
-        self._exchange = Exchange(config, self._supervisor, self._hear, self._obey)
+        engine = _open_engine(config, path)
+        self._exchange = Exchange(config, _name_model(engine, config), self._supervisor, self._hear, self._obey)
         self._publisher = self._exchange.publisher
         self._gallery = Gallery()
         self._publisher.show = self._gallery.add
         self._wake = threading.Event()
         self._worker = Worker(self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
-        self._roster = Roster(_open_engine(config, path), self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
+        self._roster = Roster(engine, self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
         self._roster.journal = self._exchange.journal()
-        self._roster.stream_of = self._exchange.stream_of
+        self._roster.stream_of, self._roster.end_stream = self._exchange.stream_of, self._exchange.end_stream
         self._scoring = threading.Thread(target=self._score, name="score", daemon=True)
         self._draining = threading.Event()
         self._over = asyncio.Event()
@@ -154,6 +155,7 @@ class Daemon:
             self._told_s = 0.0
         if now_s - self._told_s > _STATUS_S:
             self._told_s = now_s
+            self._exchange.forget_all_but(watched.name for watched in self._roster.watched())
             for watched in self._roster.watched():
                 self._tell_status(watched)
         self._exchange.introduce((watched.name for watched in self._roster.watched()), self._roster.engine.bundle.card.findings)
@@ -165,7 +167,10 @@ class Daemon:
         for watched in self._roster.tick(time.monotonic()):
             level = logging.INFO if watched.state == "online" and not watched.why else logging.WARNING
             log.log(level, "source " + watched.state, source=watched.name, why=watched.why, **watched.post.live.accounts())
-            self._tell_status(watched)
+            if watched.required or watched.state != "offline" or self._roster.has(watched.name):
+                self._tell_status(watched)
+            elif not self._exchange.is_away:
+                self._publisher.forget_status(watched.name)
 
     def _tell_status(self, watched: Watched) -> None:
         """Not kept for a broker that is away: it hears all of them when it is back."""
@@ -212,6 +217,8 @@ class Daemon:
         for table in ("site", "mqtt", "outbox", "homeassistant", "http", "log"):
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
+        if engine:
+            self._exchange.model = _name_model(engine, config)
         self._roster.apply(config)
         self._config = config
         if engine:
@@ -248,6 +255,11 @@ async def _serve(http: Http | None, site: Starlette) -> _Web | None:
     task.add_done_callback(lambda _: listening.close())
     log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
     return web
+
+
+def _name_model(engine: Engine, config: Config) -> str:
+    """What decides which alerts the same samples give."""
+    return f"{engine.bundle.card.sha256} {config.model.hop_s:g}"
 
 
 def _open_engine(config: Config, path: Path) -> Engine:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+MEMORY_S = 60.0
+
 Change = Literal["raised", "updated", "cleared"]
 
 
@@ -26,7 +28,7 @@ class Rule:
     """For so long there must go on to be enough, before it begins."""
     cool_down_s: float = 10.0
     """After its end the next one does not begin for so long."""
-    memory_s: float = 60.0
+    memory_s: float = MEMORY_S
     """A score older than this no longer counts, as after a long abstention."""
     rise: float = 0.05
     """It is worse once the peak has risen by so much since it was last told,"""
@@ -67,6 +69,14 @@ class Episode:
         if change in ("raised", "cleared"):
             self._recent.clear()
         return change
+
+    def may_tell(self, at_s: float) -> bool:
+        """Whether it was last told long enough ago to be told again."""
+        return self.is_on and at_s >= self._told_s + self._rule.update_s
+
+    def tell(self, at_s: float) -> None:
+        """It is told again, for a reason that is not in its scores."""
+        self._told_s = at_s
 
     def forget(self) -> None:
         """Scores until now do not count any more, and what was on is off."""

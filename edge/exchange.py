@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as StillWaiting
 from functools import partial
 from typing import TypeVar
@@ -17,11 +19,11 @@ from pydantic import ValidationError
 
 from kernels.findings import Finding
 
-from .command import Command, Reply, read_command
+from .command import Command, Reply, command_id_of, read_command
 from .config import Config, Mqtt, Source
 from .contract import AlertState, Resend
 from .delivery import Delivery
-from .homeassistant import discovery, removal
+from .homeassistant import discovery
 from .live import Dated
 from .outbox import Outbox
 from .publish import Publisher, StandardOutput
@@ -45,15 +47,23 @@ log = structlog.get_logger()
 class Exchange:
     """Both ways between the daemon and those who listen to it. Without `[mqtt]` they only listen, on standard output."""
 
-    def __init__(self, config: Config, supervisor: Supervisor, hear: OnMessage, obey: Obey) -> None:
-        """`hear` takes what devices send. Raises ConfigError where the outbox or the files of TLS cannot be used."""
+    def __init__(self, config: Config, model: str, supervisor: Supervisor, hear: OnMessage, obey: Obey) -> None:
+        """`hear` takes what devices send; with another `model` a file is told anew.
+
+        Raises ConfigError where the outbox or the files of TLS cannot be used, OSError where the disk is full.
+        """
+        self.model = model
         self._hear = hear
         self._obey = obey
         self._connected = threading.Event()
+        self._was_connected = False
         self._filters: set[str] = set()
         self.output = StandardOutput()
         self._prefix, self._site, self._home = (config.mqtt or Mqtt()).prefix, config.site, config.homeassistant
-        self._introduced: set[str] = set()
+        self._introduced: dict[str, str | None] = {}
+        """What Home Assistant was told, by topic; None where it is to be told again."""
+        self._introduced_for: object = None
+        self._greetings = 0
         self.publisher = Publisher(self._prefix, config.site, self._send)
         self.broker: Broker | None = None
         self.outbox: Outbox | None = None
@@ -82,7 +92,7 @@ class Exchange:
         if self.delivery:
             # Last of all: killed before this, a daemon reads the files again under the names that they had.
             for name in read:
-                self._ask(partial(_end_stream, name), None)
+                self.end_stream(name)
             self.delivery.close(0.0)
         self.output.close()
 
@@ -106,19 +116,21 @@ class Exchange:
         if not self._connected.is_set():
             return False
         self._connected.clear()
-        self._introduced.clear()
+        self._introduced = dict.fromkeys(self._introduced)
+        self._greetings += 1
         self.publisher.tell_online(*((self.outbox.name, self.outbox.last) if self.outbox else ()))
         return True
 
     def introduce(self, sources: Iterable[str], findings: Sequence[Finding]) -> None:
         """Have Home Assistant, if it is wished, know these sources and no others."""
-        if self._home.discovery and self.broker and self.broker.connected:
-            names = set(sources)
-            new = discovery(self._prefix, self._site, findings, sorted(names - self._introduced), self._home.prefix)
-            gone = (removal(self._prefix, self._site, name, self._home.prefix) for name in sorted(self._introduced - names))
-            for topic, payload in (*new, *gone):
-                self._send(topic, payload, 1, True)
-            self._introduced = names
+        asked = tuple(sorted(sources)), tuple(findings), self._greetings
+        if self._home.discovery and self.broker and self.broker.connected and asked != self._introduced_for:
+            self._introduced_for = asked
+            wanted = dict(discovery(self._prefix, self._site, findings, asked[0], self._home.prefix))
+            for topic in self._introduced.keys() | wanted.keys():
+                if wanted.get(topic, "") != self._introduced.get(topic):
+                    self._send(topic, wanted.get(topic, ""), 1, True)
+            self._introduced = dict(wanted)
 
     def journal(self) -> dict[str, list[AlertState]]:
         """What was on at each source when the last daemon ended."""
@@ -138,10 +150,25 @@ class Exchange:
         if self.outbox is None or source.file is None or not source.file.is_file():
             return new
         found = source.file.stat()
-        identity = f"{source.file} {found.st_size} {found.st_mtime_ns}"
+        identity = f"{source.file} {found.st_size} {found.st_mtime_ns} {self.model}"
         # With the last number, as the same file may be read once more when all is over.
         of_file = f"{hashlib.sha256(identity.encode()).hexdigest()[:12]}.{self.outbox.last}"
         return self._ask(lambda outbox: outbox.begin_stream(name, identity, of_file), of_file)
+
+    def end_stream(self, name: str) -> None:
+        """What this source reads next is another stretch of time, if it is the same file. Does not wait."""
+        if self.delivery:
+            self.delivery.ask(partial(_end_stream, name))
+
+    def forget_all_but(self, sources: Iterable[str]) -> None:
+        """What was retained of the alerts of other sources goes, once they are cleared."""
+        if self.delivery:
+            self.delivery.ask(partial(_stale_states, f"{self._prefix}/{self._site}", frozenset(sources))).add_done_callback(self._forget)
+
+    def _forget(self, stale: Future[list[str]]) -> None:
+        for topic in stale.result():
+            assert self.delivery is not None
+            self.delivery.forget_state(topic)
 
     def counts(self) -> dict[str, int]:
         """What became of messages, for /metrics."""
@@ -184,7 +211,7 @@ class Exchange:
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         source = self.publisher.commanded(topic)
-        if topic == self.publisher.resend:
+        if topic == self.publisher.resend and not retained:
             self._resend(payload)
         elif topic in self._births:
             self._connected.set()
@@ -196,11 +223,12 @@ class Exchange:
     def _on_state(self, connected: bool, why: str) -> None:
         assert self.delivery is not None
         log.log(logging.INFO if connected else logging.WARNING, "broker " + ("connected" if connected else "lost"), why=why)
-        if connected:
+        if connected and not self._was_connected:
             self._connected.set()
             self.delivery.on_connected()
-        else:
+        elif not connected:
             self.delivery.on_lost()
+        self._was_connected = connected
 
     def _resend(self, payload: bytes) -> None:
         assert self.delivery is not None
@@ -213,18 +241,22 @@ class Exchange:
 
     def _command(self, source: str, payload: bytes) -> None:
         """Asked for now; a retained command is an old one."""
-        command_id, why = None, f"no source {source} is watched"
+        why = f"no source {source} is watched, or too many commands for it wait"
         try:
-            command = read_command(payload)
-            command_id = command.command_id
-            if self._obey(source, command):
+            if self._obey(source, read_command(payload)):
                 return
         except ValueError as error:
             why = str(error)
         log.warning("command not obeyed", source=source, why=why)
         now_s = time.time()
-        self.publisher.tell(source, Dated(Reply(source, command_id, False, why), now_s, now_s))
+        self.publisher.tell(source, Dated(Reply(source, command_id_of(payload), False, why), now_s, now_s))
 
 
 def _end_stream(name: str, outbox: Outbox) -> None:
     outbox.end_stream(name)
+
+
+def _stale_states(root: str, sources: frozenset[str], outbox: Outbox) -> list[str]:
+    """The topics of cleared alerts at sources that are not among these."""
+    states = ((topic, topic.removeprefix(f"{root}/").split("/")[0], payload) for topic, payload in outbox.states().items())
+    return [topic for topic, source, payload in states if source not in sources and json.loads(payload)["state"] == "cleared"]

@@ -12,7 +12,7 @@ from kernels.signal import Samples
 
 from .alarm import Alert
 from .clock import Arrival, Clock
-from .command import Acknowledge, Close, Command, Reply, Report, Silence, TakeOver
+from .command import Acknowledge, Close, Command, Reply, Report, Silence, TakeOver, Wake
 from .contract import AlertState, to_alert
 from .decode.chunk import Chunk
 from .decode.device import Decoder, Tally
@@ -106,37 +106,45 @@ class Live:
 
     def rescore(self, pipeline: Pipeline) -> Iterator[Dated]:
         """Go on with another pipeline, for a new model; its windows begin anew, what is on stays so."""
-        on, self._pipeline = self._pipeline.alarm.on, pipeline
-        return self._date(pipeline.alarm.take_over(on))
+        last, self._pipeline = self._pipeline, pipeline
+        return self._date(pipeline.succeed(last))
 
     def obey(self, command: Command, time_s: float) -> Iterator[Dated]:
         """What a command at this moment (seconds since 1970) changes."""
-        alarm, at_s = self._pipeline.alarm, self._stream_time(time_s)
+        return self._date(self._obey(command, self._stream_time(time_s)), time_s)
+
+    def _obey(self, command: Command, at_s: float) -> Iterator[Event | Reply]:
+        alarm = self._pipeline.alarm
         match command:
             case Report(finding, why):
-                return self._date(alarm.report(finding, why, at_s))
+                yield from alarm.report(finding, why, at_s)
             case TakeOver(states):
-                return self._take_over(states)
+                yield from self._take_over(states)
             case Close(why):
-                return self._date(alarm.close(why, at_s))
+                yield from alarm.close(why, at_s)
+            case Wake():
+                yield from alarm.wake(at_s)
             case Silence() if command.finding and not alarm.alerts_for(command.finding):
-                return self._date([self._reply(command, f"{command.finding} is no finding that alerts")])
+                yield self._reply(command, f"{command.finding} is no finding that alerts")
             case Silence():
-                return self._date([*alarm.silence(command.finding, command.for_s, command.by, at_s), self._reply(command)])
+                yield from alarm.silence(command.finding, command.for_s, command.by, at_s)
+                yield self._reply(command)
             case Acknowledge():
-                told = list(alarm.acknowledge(command.id, command.by, at_s))
-                return self._date([*told, self._reply(command, None if told else f"no alert {command.id} is on at {self.name}")])
+                is_on = any(alert.id == command.id for alert in alarm.on)
+                yield from alarm.acknowledge(command.id, command.by, at_s)
+                yield self._reply(command, None if is_on else f"no alert {command.id} is on at {self.name}")
 
-    def _take_over(self, states: Sequence[AlertState]) -> Iterator[Dated]:
+    def _take_over(self, states: Sequence[AlertState]) -> Iterator[Alert]:
         self._onsets |= {state.id: state.onset_time for state in states}
-        return self._date(self._pipeline.alarm.take_over([to_alert(state, self._begun_time_s) for state in states]))
+        return self._pipeline.alarm.take_over([to_alert(state, self._begun_time_s) for state in states])
 
     def _reply(self, command: Acknowledge | Silence, why: str | None = None) -> Reply:
         return Reply(self.name, command.command_id, why is None, why)
 
-    def _date(self, events: Iterable[Event | Reply]) -> Iterator[Dated]:
+    def _date(self, events: Iterable[Event | Reply], now_s: float | None = None) -> Iterator[Dated]:
+        """By the samples, or where a command made them `now_s`."""
         for event in events:
-            time_s = onset_s = self._time_of(self._at(event))
+            time_s = onset_s = now_s or self._time_of(self._at(event))
             if isinstance(event, Alert):
                 onset_s = self._onsets.setdefault(event.id, self._time_of(event.onset_s))
                 if event.state == "cleared":

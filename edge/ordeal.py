@@ -18,6 +18,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from kernels.findings import ConfigError
 
 from .config import Mqtt
@@ -29,6 +31,8 @@ from .simulate import pieces, plan
 from .subscribe import Subscription, subscribe
 from .transport.file import open_recording
 from .transport.proxy import Proxy
+
+log = structlog.get_logger()
 
 _SITE = "ordeal"
 _SOURCES = 3
@@ -70,6 +74,7 @@ class _Heard:
 
     def __init__(self, alerts: Subscription) -> None:
         self.keys: Counter[tuple[str, int]] = Counter()
+        self.alerts: dict[tuple[str, int], AlertMessage] = {}
         self.numbers: set[int] = set()
         self._alerts = alerts
         threading.Thread(target=self._take_all, daemon=True).start()
@@ -78,6 +83,7 @@ class _Heard:
         while message := self._alerts.receive():
             if isinstance(message, AlertMessage):
                 self.keys[message.id, message.seq] += 1
+                self.alerts[message.id, message.seq] = message
             if isinstance(message, AlertMessage | EvidenceMessage):
                 self.numbers.add(message.number)
 
@@ -96,8 +102,8 @@ def ordeal(recording: Path, kills: int = 500, seed: int = 1) -> Figures:
             heard = _run(files, rng, done)
             runs += 1
             differences["told"] += len(heard.keys)
-            differences["lost"] += len(calm.keys.keys() - heard.keys.keys())
-            differences["unexpected"] += len(heard.keys.keys() - calm.keys.keys())
+            differences["lost"] += _tell_missing("alert lost", calm, heard)
+            differences["unexpected"] += _tell_missing("alert unexpected", heard, calm)
             differences["repeated"] += sum(count - 1 for count in heard.keys.values())
     return Figures(
         kills=done.total(),
@@ -113,6 +119,14 @@ def ordeal(recording: Path, kills: int = 500, seed: int = 1) -> Figures:
         repeated=differences["repeated"],
         minutes=round((time.monotonic() - begun_s) / 60, 1),
     )
+
+
+def _tell_missing(words: str, these: _Heard, those: _Heard) -> int:
+    """How many of these are not among those; each is logged."""
+    missing = these.alerts.keys() - those.alerts.keys()
+    for key in missing:
+        log.warning(words, **these.alerts[key].model_dump(include={"source", "finding", "state", "at_s", "why", "id", "seq", "number"}))
+    return len(missing)
 
 
 def _write_sources(recording: Path, folder: Path) -> list[Path]:

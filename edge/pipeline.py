@@ -89,7 +89,7 @@ class Pipeline:
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
         self._monitor = Monitor(card.rate_hz)
         self._scorer = Scorer(source, card.findings)
-        self.alarm = Alarm(source, card, options.stream)
+        self.alarm = Alarm(source, card, options.stream, options.hop_s)
         self._recent = Recent(card.rate_hz)
         self._raised: deque[Alert] = deque()
         self._judged: deque[Quality] = deque()
@@ -131,6 +131,11 @@ class Pipeline:
                     yield from self._alert(self.alarm.feed(scores, tail), scores.at_s, tail)
         if pending.end:
             yield from self._follow_up(math.inf, pending.end)
+
+    def succeed(self, last: Pipeline) -> Iterator[Alert]:
+        """Go on where another pipeline of the same stream ends, as for a new model; the windows begin anew."""
+        self._raised = last._raised
+        yield from self.alarm.succeed(last.alarm)
 
     def _run(self, pending: Pending) -> Iterator[Event]:
         return self.finish(pending, score(self.engine, pending.windows))

@@ -85,6 +85,10 @@ class Publisher:
         message = {"schema": SCHEMA, "type": "status", "site": self._site, "source": source, "time": round(time_s, 3)}
         self._send(f"{self._root}/{source}/status", _json({**message, "state": state, "why": why, **accounts}), 1, True)
 
+    def forget_status(self, source: str) -> None:
+        """Take back what is retained of a source that is watched no more."""
+        self._send(f"{self._root}/{source}/status", "", 1, True)
+
     def tell_online(self, outbox: str = "", last: int = 0) -> None:
         """The daemon is there, and so far its outbox has come."""
         self._send(f"{self._root}/status", self._site_state("online", outbox=outbox, last=last), 1, True)

@@ -48,8 +48,12 @@ class Pulse:
             return None
         if finding.above_bpm is None and finding.below_bpm is None:
             return True
-        rate_bpm = self._rate_bpm if at_s - self._told_s <= _FRESH_S else None
+        rate_bpm = self.rate_bpm(at_s)
         return None if rate_bpm is None else _lies_between(rate_bpm, finding.above_bpm or 0.0, finding.below_bpm or np.inf)
+
+    def rate_bpm(self, at_s: float) -> float | None:
+        """The heart rate; None where none was told of late."""
+        return self._rate_bpm if at_s - self._told_s <= _FRESH_S else None
 
     def is_irregular(self, at_s: float) -> bool:
         """Of the last beats before stream time `at_s`; False with too few of them."""

@@ -16,6 +16,8 @@ from .decode.chunk import Chunk
 
 State = Literal["good", "absent", "off", "flat", "saturated", "implausible", "noise", "mains"]
 
+_MOST_OF = 0.75
+
 FLAT_MV = 0.02
 """A second that spans less shows no heart: electrode or amplifier is not connected."""
 
@@ -56,8 +58,8 @@ class Judge:
         self._start = 0
 
     def feed(self, chunk: Chunk) -> Iterator[Quality]:
-        """The seconds that this chunk completes."""
-        self._take(chunk)
+        """The seconds that this chunk completes, and what of one was there when a gap came."""
+        yield from self._take(chunk)
         assert self._held is not None
         block = max(round(chunk.rate_hz), 1)
         for _ in range(self._held.shape[1] // block):
@@ -66,12 +68,19 @@ class Judge:
             self._held = self._held[:, block:]
             self._start += block
 
-    def _take(self, chunk: Chunk) -> None:
+    def _take(self, chunk: Chunk) -> Iterator[Quality]:
         if chunk.follows(self._last) and self._held is not None:
             self._held = np.concatenate([self._held, chunk.without_loose()], axis=1)
         else:
+            yield from self._break_off()
             self._held, self._start = chunk.without_loose(), chunk.start
         self._last = chunk
+
+    def _break_off(self) -> Iterator[Quality]:
+        """Most of a second is judged as if it were whole: a source that loses samples all the time must be judged, too."""
+        if self._last is not None and self._held is not None and self._held.shape[1] >= _MOST_OF * self._last.rate_hz:
+            states = judge(self._held, self._last.leads, self._last.rate_hz)
+            yield Quality(self._start / self._last.rate_hz, self._last.end / self._last.rate_hz, states)
 
 
 def judge(samples_mv: Samples, leads: tuple[str, ...], rate_hz: float) -> tuple[State, ...]:

@@ -32,6 +32,8 @@ class Reader:
         """Whether there will never be more, as at the end of a file."""
         self.opened = 0
         """How often the line was opened."""
+        self.is_waiting = False
+        """Whether there is more, and it waits, as a file does, until what came has been scored."""
         self._source = source
         self._transport = transport
         self._inbox = inbox
@@ -89,7 +91,8 @@ class Reader:
         self._reopen.clear()
         opened, silent_s = True, 0.0
         while not self._stop.is_set() and not self._reopen.is_set():
-            if self._transport.can_wait and not self._inbox.has_room(_LISTEN_S):
+            self.is_waiting = self._transport.can_wait and not self._inbox.has_room(_LISTEN_S)
+            if self.is_waiting:
                 continue
             begun_s = time.monotonic()
             data = self._transport.read(_LISTEN_S)

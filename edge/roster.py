@@ -29,6 +29,8 @@ from .transport.stream import Transport
 from .watched import FORGET_S, Watched, is_forgotten, look_at
 from .worker import Post
 
+MOST_COMMANDS = 1000
+"""For one source, not obeyed yet."""
 LONGEST_NAME = 64
 """Of a source; a longer topic level is refused."""
 MOST_DISCOVERED = 512
@@ -59,6 +61,8 @@ class Roster:
     """What was on at each source when the last monitor ended, until the source is watched again."""
     stream_of: Callable[[Source, str, str], str] = lambda source, name, new: new
     """The name of the stretch of time that a source goes on with, else the new one."""
+    end_stream: Callable[[str], object] = lambda name: None
+    """What the source reads next is another stretch."""
     config: Config | None = None
     ignored: int = 0
     """Messages that belong to no source, or are stale."""
@@ -73,6 +77,8 @@ class Roster:
     def apply(self, config: Config) -> None:
         """Watch what this config names. A source whose table is the same goes on undisturbed."""
         transports = {source.name: open_transport(source) for source in config.source}
+        # Before the lock: a disk that hangs must not hold up whoever scores.
+        streams = self._name_streams(config)
         with self._lock:
             same_record = self.config is None or self.config.record == config.record
             kept = {source for source in config.source if same_record or not source.record}
@@ -83,7 +89,8 @@ class Roster:
         with self._lock:
             for source in config.source:
                 if source.name and source.name not in self._watched:
-                    self._watch(source, source.name, transports[source.name])
+                    stream = streams.get(source.name) or self._name_stream(source, source.name)
+                    self._watch(source, source.name, transports[source.name], stream)
 
     def rescore(self, engine: Engine) -> Iterator[tuple[str, Dated]]:
         """Score with another model from the next round on; what that ends, by source. For the thread that scores."""
@@ -95,13 +102,17 @@ class Roster:
                 yield one.name, event
 
     def command(self, topic_source: str, command: Command) -> bool:
-        """Have a command obeyed by the next round; whether there is such a source."""
+        """Have a command obeyed by the next round; whether there is such a source, with room for it."""
         with self._lock:
             watched = self._watched.get(topic_source)
-        if watched:
-            watched.post.commands.put((command, self.since_1970_s()))
-            self.wake()
-        return watched is not None
+        if watched is None or watched.post.commands.qsize() >= MOST_COMMANDS:
+            return False
+        if watched.config.file:
+            # Its alerts have changed by more than what is in the file, so that reading it again would tell others.
+            self.end_stream(watched.name)
+        watched.post.commands.put((command, self.since_1970_s()))
+        self.wake()
+        return True
 
     def unclaimed(self, now_s: float) -> list[AlertState]:
         """What was on at sources that did not come back for so long that they would be forgotten."""
@@ -133,10 +144,16 @@ class Roster:
         with self._lock:
             return sorted(self._watched.values(), key=lambda watched: watched.name)
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a source."""
+        with self._lock:
+            return name in self._watched
+
     def tick(self, now_s: float) -> list[Watched]:
         """Look at every source; those of which there is news. A stalled line is opened anew."""
         time_s = self.since_1970_s()
         changed = [watched for watched in self.watched() if look_at(watched, now_s, time_s)]
+        self._end_streams()
         with self._lock:
             forgotten = [watched for watched in self._watched.values() if is_forgotten(watched, now_s)]
             self._remove(forgotten)
@@ -163,7 +180,7 @@ class Roster:
             leaving = list(self._watched.values())
             self._remove(leaving)
         ended = [watched for watched in leaving if watched.reader and watched.reader.ended]
-        self._flush(leaving, ended, "the stream has ended")
+        self._flush(leaving, [watched for watched in ended if not watched.flushed], "the stream has ended")
         return [watched.name for watched in ended]
 
     def _route(self, topic: str) -> Watched | None:
@@ -195,13 +212,23 @@ class Roster:
         if len(self._watched) >= MOST_DISCOVERED or len(name) > LONGEST_NAME:
             return None
         log.info("source discovered", source=name, topic=topic)
-        watched = self._watch(source, name, None)
+        watched = self._watch(source, name, None, self._name_stream(source, name))
         watched.topic = topic
         return watched
 
-    def _watch(self, source: Source, name: str, transport: Transport | None) -> Watched:
+    def _name_streams(self, config: Config) -> dict[str, str]:
+        """Of the sources that are new, or were changed."""
+        before = {watched.name: watched.config for watched in self.watched()}
+        for name, source in before.items():
+            if source.file and source not in config.source:
+                self.end_stream(name)
+        return {source.name: self._name_stream(source, source.name) for source in config.source if source != before.get(source.name)}
+
+    def _name_stream(self, source: Source, name: str) -> str:
+        return self.stream_of(source, name, _stream_name(self.since_1970_s()))
+
+    def _watch(self, source: Source, name: str, transport: Transport | None, stream: str) -> Watched:
         inbox, now_s, time_s = Inbox(self.wake), self.monotonic_s(), self.since_1970_s()
-        stream = self.stream_of(source, name, _name_stream(time_s))
         decoder = partial(source.kind.decoder, source.wiring())
         live = Live(name, decoder, self._pipeline(name, stream), self._recording(source, name), time_s)
         reader = Reader(name, transport, inbox, self.supervisor) if transport else None
@@ -210,6 +237,14 @@ class Roster:
         if reader:
             reader.start()
         return watched
+
+    def _end_streams(self) -> None:
+        """What has been read to its end is told to its end, though other sources go on."""
+        for watched in self.watched():
+            if watched.reader and watched.reader.ended and not watched.flushed:
+                watched.flushed = watched.post.ended = True
+                watched.post.commands.put((Close("the stream has ended"), self.since_1970_s()))
+                self.wake()
 
     def _take_over(self, watched: Watched, time_s: float) -> None:
         """Go on with what was on; a file that is read again tells it again by itself."""
@@ -237,7 +272,7 @@ class Roster:
             if watched.reader:
                 watched.reader.join(max(until_s - time.monotonic(), 0.0))
         for watched in leaving:
-            watched.post.ended = True
+            watched.post.ended |= not watched.flushed
         # After the end, so that whoever takes the one has the other.
         for watched in over:
             watched.post.commands.put((Close(why), self.since_1970_s()))
@@ -257,6 +292,6 @@ class Roster:
         return Recording(self.scribe, recorder)
 
 
-def _name_stream(time_s: float) -> str:
+def _stream_name(time_s: float) -> str:
     """A name that no other start of a source has: the moment, in UTC."""
     return datetime.fromtimestamp(time_s, timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")

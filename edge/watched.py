@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .command import Report
+from .command import Report, Wake
 from .config import Source
 from .health import SourceHealth
 from .live import State
@@ -15,6 +15,7 @@ from .worker import Post
 FORGET_S = 3600.0
 """A discovered source that was silent for so long is no longer watched."""
 
+_WAKE_S = 1.0
 _NEWS_S = 5.0
 """New words about the same state are told no more often."""
 _UNREAD_S = 1.0
@@ -37,6 +38,10 @@ class Watched:
     """When it began to be watched."""
     stalled: bool = False
     """Whether the alert that nothing comes is on, or about to be."""
+    woken_s: float = -math.inf
+    """When its alarm was last told the time, as no sample does."""
+    flushed: bool = False
+    """Whether the end of its stream has been told."""
     topic: str | None = None
     """What it is heard under, where it was discovered."""
     state: State = "offline"
@@ -84,14 +89,18 @@ def _alert(watched: Watched, now_s: float, time_s: float) -> None:
     if stalled != watched.stalled:
         watched.stalled = stalled
         watched.post.commands.put((Report("stalled", (watched.why or _silence(watched)) if stalled else None), time_s))
+    elif stalled and now_s - watched.woken_s >= _WAKE_S:
+        watched.woken_s = now_s
+        watched.post.commands.put((Wake(), time_s))
 
 
 def _is_missed(watched: Watched, now_s: float) -> bool:
-    """Whether something should come and does not. A file that has been read to its end owes nothing."""
-    if watched.state == "online" or (watched.reader and watched.reader.ended):
+    """Whether something should come and does not. A file that has been read to its end, or waits for us, owes nothing."""
+    if watched.state == "online" or (watched.reader and (watched.reader.ended or watched.reader.is_waiting)):
         return False
-    never = watched.post.live.sampled_at_s is None
-    return watched.required and now_s - watched.since_s > watched.config.stall_s if never else True
+    if watched.post.live.sampled_at_s is not None:
+        return True
+    return watched.required and (watched.stalled or now_s - watched.since_s > watched.config.stall_s)
 
 
 def _is_news(watched: Watched, now_s: float) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from .findings import Finding
+from .findings import Finding, by_silence
 from .signal import LEADS, Samples
 
 FORMAT = 1
@@ -47,6 +47,12 @@ class Card(BaseModel):
     """Expected `probability` of `golden_windows`, one row a window."""
     sha256: str = _NO_HASH
     """Of the whole file with this field as zeros."""
+
+    @field_validator("findings")
+    @classmethod
+    def _in_no_circle(cls, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        by_silence(findings)
+        return findings
 
     @property
     def samples(self) -> int:

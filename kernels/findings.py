@@ -100,7 +100,7 @@ def in_words(name: str) -> str:
 
 
 def by_silence(findings: Sequence[Finding]) -> list[Finding]:
-    """Each before those that it silences, else in their order. Raises ValueError where they silence each other in a circle."""
+    """Each before those that it silences. Raises ValueError where they silence each other in a circle."""
     silenced_by = {f.name: [other.name for other in findings if f.name in other.silences] for f in findings}
     named = {f.name: f for f in findings}
     try:

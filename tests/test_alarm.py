@@ -138,7 +138,8 @@ def test_no_finding_of_the_heart_begins_or_ends_in_a_window_that_holds_a_second_
 
 def test_a_lead_that_is_plugged_out_and_in_again_is_told_each_time() -> None:
     seconds = ["good"] * 5 + (["off"] * 3 + ["good"] * 6) * 3
-    changes = _changes(_run(_alarm(), [_second(10.0 + t, I="good", II=s) for t, s in enumerate(seconds)]))  # type: ignore[arg-type]
+    events = [event for t, s in enumerate(seconds) for event in (_second(10.0 + t, I="good", II=s), _scores(10.0 + t))]  # type: ignore[arg-type]
+    changes = _changes(_run(_alarm(), events))
     assert [(name, state) for name, state, _ in changes] == [("lead_off", "raised"), ("lead_off", "cleared")] * 3
 
 
@@ -200,6 +201,39 @@ def test_silence_of_the_source_is_raised_and_ends_what_only_samples_can_show() -
 def test_the_names_of_technical_alerts_are_reserved(name: str) -> None:
     with pytest.raises(ValidationError, match="choose another"):
         Finding(name=name, prompts=("x",))
+
+
+def test_a_signal_without_ten_seconds_in_one_piece_is_told_and_a_pause_is_not() -> None:
+    lossy = _run(_alarm(), [_second(10.0 + t, II="good") for t in range(20)])
+    assert [(a.finding, a.state, a.why) for a in lossy] == [("no_usable_signal", "raised", "no 10 s without a gap")]
+    assert 24 <= lossy[0].at_s <= 28
+    alarm = _alarm()
+    _run(alarm, [event for t in range(20) for event in (_second(10.0 + t, II="good"), _scores(10.0 + t, af=0.1))])
+    assert _run(alarm, [_second(200.0 + t, II="good") for t in range(10)]) == []
+
+
+def test_what_is_wrong_with_a_lead_is_told_anew_when_it_is_another_lead() -> None:
+    seconds = [_second(10.0 + t, I="good", V1="off", V2="good") for t in range(12)]
+    seconds += [_second(22.0 + t, I="good", V1="good", V2="off") for t in range(3)]
+    alerts = _run(_alarm(), [event for second in seconds for event in (second, _scores(second.end_s))])
+    assert [(a.state, a.why) for a in alerts] == [("raised", "V1 off"), ("updated", "V2 off")]
+
+
+def test_an_abstention_is_not_told_again_when_its_cause_is_over() -> None:
+    """The window still holds the flat line for ten seconds after the signal is back."""
+    alarm, alerts = _alarm(), []
+    for t in range(40):
+        flat = 10 <= t < 20
+        alerts += alarm.feed_second(_second(20.0 + t, II="flat" if flat else "good"), TAIL)
+        abstained = "no usable lead: II flat" if 13 <= t < 27 else None
+        alerts += alarm.feed(Scores("bed1", 20.0 + t, {}, {"II": "good"}, abstained), TAIL)
+    assert [(a.finding, a.state) for a in alerts] == [("no_signal", "raised"), ("no_signal", "cleared")]
+
+
+def test_many_windows_count_however_seldom_they_come() -> None:
+    slow = Alarm("bed1", Card(rate_hz=100, window_s=10, findings=(_finding("block", k=14, n=20),), text_encoder="x"), hop_s=5.0)
+    raised = [a for t in range(40) for a in slow.feed(_scores(10.0 + 5 * t, block=0.9), TAIL)]
+    assert _changes(raised) == [("block", "raised", 75.0)]
 
 
 # What silences what
@@ -288,6 +322,48 @@ def test_a_silence_for_the_whole_source_is_told_of_what_is_on_and_can_be_taken_b
     _run(alarm, _af([0.9] * 3))
     assert [a.silenced for a in alarm.silence(None, 600.0, "nurse 7", 13.0)] == [True]
     assert [a.silenced for a in alarm.silence(None, 0.0, "nurse 7", 14.0)] == [False]
+
+
+def test_a_silence_ends_though_no_sample_comes() -> None:
+    alarm = _alarm()
+    list(alarm.report("stalled", "nothing came", 20.0))
+    assert [a.silenced for a in alarm.silence(None, 60.0, "nurse 7", 21.0)] == [True]
+    assert list(alarm.wake(80.0)) == []
+    (told,) = alarm.wake(82.0)
+    assert (told.finding, told.silenced, told.why) == ("stalled", False, "no longer silenced")
+
+
+def test_a_silence_asked_for_before_the_first_sample_is_no_longer_for_it() -> None:
+    """The daemon waited ten minutes for the device, whose seconds begin at 0."""
+    alarm = _alarm()
+    list(alarm.silence(None, 60.0, "nurse 7", 590.0))
+    alerts = _run(alarm, [event for t in range(70) for event in (_second(1.0 + t, II="good"), _scores(1.0 + t, af=0.9))])
+    assert [(a.state, a.silenced) for a in alerts] == [("raised", True), ("updated", False)]
+    assert alerts[-1].at_s == pytest.approx(61, abs=2)
+
+
+def test_the_last_word_about_a_finding_holds_over_that_about_all() -> None:
+    alarm = _alarm()
+    _run(alarm, _af([0.9] * 3))
+    list(alarm.silence(None, 600.0, "nurse 7", 13.0))
+    assert [(a.silenced, a.why) for a in alarm.silence("af", 0.0, "nurse 7", 14.0)] == [(False, "no longer silenced, by nurse 7")]
+    list(alarm.silence("af", 600.0, "nurse 7", 15.0))
+    assert [a.silenced for a in alarm.silence(None, 0.0, "nurse 7", 16.0)] == [False]
+
+
+def test_who_has_acknowledged_need_not_be_told_again() -> None:
+    alarm = _alarm()
+    (raised,) = _run(alarm, _af([0.9] * 3))
+    assert len(list(alarm.acknowledge(raised.id, "nurse 7", 13.0))) == 1
+    assert list(alarm.acknowledge(raised.id, "nurse 7", 14.0)) == []
+    assert len(list(alarm.acknowledge(raised.id, "nurse 8", 15.0))) == 1
+
+
+def test_a_heart_rate_of_long_ago_is_not_told() -> None:
+    alarm = _alarm()
+    alarm.note(Vitals(9.0, 87.0, ()))
+    (stalled,) = alarm.report("stalled", "nothing came", 3600.0)
+    assert (stalled.heart_rate_bpm, stalled.quality) == (None, None)
 
 
 # Over a restart

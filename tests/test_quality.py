@@ -60,11 +60,14 @@ def test_the_cut_does_not_matter(cuts: list[int]) -> None:
     assert [q for c in cut(source, cuts) for q in told.feed(c)] == list(judge_whole.feed(source))
 
 
-def test_a_gap_begins_a_new_second() -> None:
+def test_a_gap_begins_a_new_second_and_most_of_one_before_it_is_judged() -> None:
+    """Or else a source that loses a sample each second would never be judged."""
     judge_ = Judge()
-    half = heart(70, 0.8, RATE_HZ)
-    told = [q for start in (0, 1000) for q in judge_.feed(Chunk(start, RATE_HZ, LEADS, half))]
+    told = [q for start in (0, 1000) for q in judge_.feed(Chunk(start, RATE_HZ, LEADS, heart(70, 0.7, RATE_HZ)))]
     assert told == []
+    judge_ = Judge()
+    told = [q for start in (0, 1000) for q in judge_.feed(Chunk(start, RATE_HZ, LEADS, heart(70, 0.8, RATE_HZ)))]
+    assert [(q.start_s, q.end_s, set(q.states)) for q in told] == [(0.0, 0.8, {"good"})]
 
 
 @pytest.mark.skipif(not (ARCHIVE / "cinc2011").is_dir(), reason="needs the CinC 2011 recordings")
