@@ -110,6 +110,7 @@ class Daemon:
             crashes=self._supervisor.faults,
             reloads=self._reloads,
             messages={**self._exchange.counts(), "ignored": self._roster.ignored},
+            outbox=self._exchange.delivery.counts if self._exchange.delivery else {},
         )
 
     def _start(self) -> None:

@@ -171,10 +171,8 @@ class Exchange:
             self.delivery.forget_state(topic)
 
     def counts(self) -> dict[str, int]:
-        """What became of messages, for /metrics."""
-        broker = {name: getattr(self.broker, name) for name in ("received", "refused", "dropped", "reconnects")} if self.broker else {}
-        outbox = {f"outbox_{name}": count for name, count in self.delivery.counts.items()} if self.delivery else {}
-        return broker | outbox
+        """What became of messages."""
+        return {name: getattr(self.broker, name) for name in ("received", "refused", "dropped", "reconnects")} if self.broker else {}
 
     @property
     def _births(self) -> tuple[str, ...]:

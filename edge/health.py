@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -55,6 +55,8 @@ class Health:
     reloads: int
     messages: dict[str, int]
     """What the connection to the broker counted."""
+    outbox: dict[str, int] = field(default_factory=dict)
+    """What became of alerts on their way to the broker."""
 
     @property
     def missing(self) -> list[str]:
@@ -84,9 +86,19 @@ class HealthCollector(Collector):
             yield GaugeMetricFamily("cardiogloss_broker_connected", "1 while the broker can be reached", value=health.broker)
         for name, value in health.messages.items():
             yield CounterMetricFamily(f"cardiogloss_mqtt_{name}", f"MQTT messages {name}", value=value)
+        for name, value in health.outbox.items():
+            family = GaugeMetricFamily if name == "waiting" else CounterMetricFamily
+            yield family(f"cardiogloss_outbox_{name}", _OUTBOX[name], value=value)
         yield from _of_sources(health.sources)
 
 
+_OUTBOX = {
+    "waiting": "Alerts and evidence that the broker has not acknowledged",
+    "dropped": "Those that size, age or a disk that hangs took before they were acknowledged",
+    "unwritten": "Those that were told although the disk took nothing at once",
+    "resent": "Those that a subscriber asked for again",
+    "refused": "Those that the broker refused",
+}
 _HELP = {
     "windows_scored": "Windows that the engine scored",
     "rounds": "Batches, of all sources that had something",
