@@ -20,19 +20,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from typer.core import TyperGroup
 
-from kernels.bundle import SHIPPED_BUNDLE, Bundle, Card
+from kernels.bundle import SHIPPED_BUNDLE, Card
 from kernels.engine import open_engine
-from kernels.findings import ConfigError, read_findings
+from kernels.findings import ConfigError
 from kernels.terminal import console, errors, run
 
 from .alarm import Alert
+from .asked import model_of, options_of
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .draw import Album, draw, save_picture, to_svg
 from .live_command import register
 from .message import to_message
-from .pipeline import Event, Options
+from .pipeline import Event
 from .replay import Summary, replay
 from .report import overview, page
 from .table import clock, episode_rows, finding_rows, unobservable
@@ -92,8 +93,9 @@ def replay_command(
 ) -> None:
     """Score a recording as the live monitor would, and show what was seen when."""
     source = _open(recording, kind, columns_of(leads, rate, unit), partial)
-    model = _watch(Bundle.read(bundle), findings)
-    options = _options(hop, speed, model.card)
+    model = model_of(bundle, findings)
+    options = options_of(hop, model.card)
+    _check_speed(speed)
     outputs = Outputs(model.card, source.name, as_json, report, plot)
     with open_engine(model) as engine, _progress(source, quiet=as_json or speed is not None) as advance:
         for chunk, events in replay(source, engine, options, speed):
@@ -179,22 +181,9 @@ def _open(path: Path, kind: str, columns: Columns, partial: bool) -> RecordingFi
     return open_capture(path, device(kind), columns)
 
 
-def _options(hop_s: float, speed: float | None, card: Card) -> Options:
-    if not 1 / card.rate_hz <= hop_s <= card.window_s:
-        raise ConfigError(f"--hop {hop_s:g} must lie between {1 / card.rate_hz:g} and the window's {card.window_s:g} s")
+def _check_speed(speed: float | None) -> None:
     if speed is not None and not 0.01 <= speed < math.inf:
         raise ConfigError(f"--speed {speed:g} must be at least 0.01; leave it out to go as fast as possible")
-    return Options(hop_s=hop_s)
-
-
-def _watch(bundle: Bundle, findings: Path | None) -> Bundle:
-    """The bundle for the findings of this file, if one is given."""
-    if findings is None:
-        return bundle
-    wanted = read_findings(findings)
-    from kernels.export import bake
-
-    return bake(bundle, wanted)
 
 
 def _check_outputs(report: Path | None, plot: Path | None) -> None:

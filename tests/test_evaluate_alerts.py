@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ import typer
 import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from sklearn.metrics import roc_auc_score
@@ -27,18 +30,20 @@ from edge.evaluate import quality
 from edge.evaluate.beats import count_beats, match, mean_rate
 from edge.evaluate.command import evaluate_command
 from edge.evaluate.draw import draw_all
-from edge.evaluate.episodes import EpisodeCounts, Missed, Terms, count_episodes
+from edge.evaluate.episodes import EpisodeCounts, FalseAlarm, Missed, Terms, count_episodes
 from edge.evaluate.interval import Interval, shared_s, total_s, union, within, without
 from edge.evaluate.noise import NoisyFile, Stress, measure_qrs, measure_rms, read_noise
 from edge.evaluate.observe import Alarmed, Observed, alarm_again, pair
-from edge.evaluate.study import Group, Outcome, Plan, find_records, judge_observed, judge_record
+from edge.evaluate.study import Group, Outcome, Plan, find_records, judge_observed, judge_record, study
+from edge.evaluate.table import false_table
 from edge.evaluate.tally import average, gross
 from edge.evaluate.truth import Truth, read_truth
 from edge.evaluate.tune import GRID, count_again, to_toml, tune
+from edge.quality import Quality
 from edge.score import Scores
 from edge.transport.file import open_recording
-from kernels.bundle import Bundle
-from kernels.findings import ConfigError, read_findings
+from kernels.bundle import SHIPPED_BUNDLE, Bundle
+from kernels.findings import ConfigError, Finding, parse_toml, read_findings
 
 from .conftest import ARCHIVE, EXCERPT
 
@@ -111,7 +116,7 @@ def test_beats_are_all_annotations_that_wfdb_calls_beats() -> None:
     told = [at / 360 for at, symbol in zip(notes.sample, notes.symbol, strict=True) if wfdb.io.annotation.is_qrs[_code(symbol)]]
     truth = read_truth(EXCERPT, 270.0)
     assert truth.beats_s.tolist() == pytest.approx(told)
-    ventricular = notes.sample[[symbol == "V" for symbol in notes.symbol]]
+    ventricular = notes.sample[[symbol in "VrE" for symbol in notes.symbol]]
     assert truth.ventricular_s.tolist() == pytest.approx(ventricular / 360)
 
 
@@ -140,6 +145,18 @@ def test_flutter_and_noise_are_read_from_their_marks(tmp_path: Path) -> None:
     assert truth.beats_s.size == 0
     assert not truth.judges(PVC)
     assert truth.judges(AF)
+
+
+@pytest.mark.parametrize("code", ["(VF", "(VFIB", "(VFL"])
+def test_no_beats_are_scored_in_fibrillation_however_it_is_noted(code: str, tmp_path: Path) -> None:
+    """The notes of the MIT-BIH Malignant Ventricular Ectopy Database."""
+    wfdb.wrann("a", "atr", np.array([360, 7200]), ["+", "+"], aux_note=[code, "(N"], fs=360, write_dir=str(tmp_path))
+    assert read_truth(tmp_path / "a", 60.0).fibrillation == (Interval(1.0, 20.0),)
+
+
+def test_a_premature_beat_on_a_t_wave_is_ventricular(tmp_path: Path) -> None:
+    wfdb.wrann("a", "atr", np.array([360, 720, 1080, 1440]), ["N", "r", "E", "F"], fs=360, write_dir=str(tmp_path))
+    assert read_truth(tmp_path / "a", 60.0).ventricular_s.tolist() == [2.0, 3.0]
 
 
 def test_without_rhythm_notes_no_rhythm_is_judged() -> None:
@@ -211,10 +228,23 @@ def test_rate_errors_count_the_seconds_that_have_a_reference() -> None:
     rates = np.where(vitals_s < 40, 63.0, np.where(vitals_s < 50, 56.0, np.nan))
     truth = _truth(beats_s=np.arange(0.0, 70.0))
     counts = count_beats(truth, _observed(vitals_s=vitals_s, rates_bpm=rates), learning_s=0.0)
-    assert (counts.rates, counts.told) == (40, 30)
+    assert (counts.rates, counts.told) == (_with_reference(0), 30)
     assert counts.rms_bpm == pytest.approx(np.sqrt((20 * 9 + 10 * 16) / 30))
     assert counts.mae_bpm == pytest.approx((20 * 3 + 10 * 4) / 30)
-    assert count_beats(truth, _observed(vitals_s=vitals_s, rates_bpm=rates), learning_s=30.0).rates == 20
+    assert count_beats(truth, _observed(vitals_s=vitals_s, rates_bpm=rates), learning_s=30.0).rates == _with_reference(30)
+
+
+def _with_reference(learning_s: int) -> int:
+    """Seconds of the recording that have three of the beats at 0, 1, .. 69 s in the ten seconds up to them."""
+    return sum(len({*range(at_s - 9, at_s + 1)} & {*range(70)}) >= 3 for at_s in range(learning_s + 10, LONG_S + 1))
+
+
+def test_a_second_without_any_word_of_the_heart_rate_counts_as_not_told() -> None:
+    """A dropout of the monitor, while the reference goes on."""
+    truth = _truth(beats_s=np.arange(0.0, 200.0))
+    vitals_s = np.array([at_s for at_s in range(1, LONG_S + 1) if not 100 <= at_s < 150], float)
+    counts = count_beats(truth, _observed(vitals_s=vitals_s, rates_bpm=np.full(len(vitals_s), 60.0)), learning_s=0.0)
+    assert (counts.rates, counts.told) == (191, 141)
 
 
 # Episodes
@@ -241,6 +271,8 @@ def test_episodes_and_alarms_count_as_second_by_second(
     assert counts.false == len(on) - len(right) - len(late) - len(kin)
     false = [one for one in on if one not in right and one not in late and one not in kin]
     assert counts.false_in_noise == sum(bool(_seconds([one]) & _seconds(noise)) for one in false)
+    assert [(one.raised_s, one.end_s) for one in counts.false_alarms] == [(one.start_s, one.end_s) for one in false]
+    assert sum(one.noisy for one in counts.false_alarms) == counts.false_in_noise
     assert (counts.episode_s, counts.episode_shared_s) == (len(fibrillating), len(fibrillating & told))
     assert (counts.alert_s, counts.alert_shared_s) == (len(told - fluttering), len(told & fibrillating))
     assert counts.kin_s == len(told & fluttering)
@@ -263,7 +295,7 @@ def test_the_time_to_alarm_begins_with_the_episode_and_ends_when_it_is_told() ->
     assert counts.delays_s == (12.0, 12.0)  # the first began with the recording, the fourth under an alert
     assert counts.already_on == 1
     assert counts.late == 1
-    assert counts.detected == 3
+    assert (counts.detected, counts.in_time) == (3, 3)
     assert counts.missed == (Missed("100", 160.0, 170.0),)
 
 
@@ -289,6 +321,51 @@ def test_what_lies_before_the_beginning_is_left_out() -> None:
     assert (counts.episodes, counts.detected, counts.episode_s, counts.episode_shared_s) == (1, 1, 40.0, 20.0)
     assert (counts.alerts, counts.false) == (1, 1)  # the second was raised before
     assert counts.hours == pytest.approx(150 / 3600)
+
+
+def test_an_alert_told_after_the_episode_detects_it_by_its_onset_but_not_in_time() -> None:
+    counts = _count([Interval(40.0, 50.0), Interval(100.0, 120.0)], [_alarmed(Interval(49.0, 70.0), delay_s=8.0)])
+    assert (counts.detected, counts.right, counts.in_time) == (1, 1, 0)
+    counts = _count([Interval(40.0, 60.0)], [_alarmed(Interval(49.0, 70.0), delay_s=8.0), _alarmed(Interval(55.0, 70.0), delay_s=1.0)])
+    assert (counts.detected, counts.in_time) == (1, 1)
+
+
+def test_an_alarm_after_the_learning_time_is_right_or_late_by_an_episode_in_it() -> None:
+    """The first is told when the learning time is over, of an episode that it overlaps before; the second soon after its end."""
+    terms = Terms(from_s=50.0)
+    counts = _count([Interval(10.0, 45.0)], [_alarmed(Interval(44.0, 60.0), delay_s=7.0), _alarmed(Interval(55.0, 65.0))], terms)
+    assert (counts.alerts, counts.right, counts.late, counts.false) == (2, 1, 1, 0)
+    assert (counts.episodes, counts.episode_s, counts.alert_s) == (0, 0, 15.0)
+    counts = _count([], [_alarmed(Interval(40.0, 70.0), delay_s=15.0)], terms, flutter=[Interval(0.0, 45.0)])
+    assert (counts.kin, counts.false) == (1, 0)
+
+
+def test_an_episode_that_is_cut_does_not_begin_under_its_own_alert() -> None:
+    alert = _alarmed(Interval(20.0, 90.0), delay_s=2.0)
+    counts = _count([Interval(10.0, 100.0)], [alert], Terms(from_s=50.0))
+    assert (counts.already_on, counts.delays_s, counts.detected) == (0, (), 1)
+    assert _count([Interval(60.0, 100.0)], [alert], Terms(from_s=50.0)).already_on == 1
+
+
+def test_an_episode_that_begins_as_the_learning_time_ends_is_timed() -> None:
+    assert _count([Interval(50.0, 90.0)], [_alarmed(Interval(55.0, 95.0), delay_s=3.0)], Terms(from_s=50.0)).delays_s == (8.0,)
+
+
+def test_false_alarms_are_listed_by_time_with_their_noise() -> None:
+    truth = _truth([("N", Interval(0.0, 200.0))], noise=(Interval(100.0, 110.0),))
+    alerts = [_alarmed(Interval(20.0, 30.0), delay_s=2.0), _alarmed(Interval(105.0, 120.0))]
+    listed = count_episodes(AF, truth, alerts, "100").false_alarms
+    assert listed == (FalseAlarm("100", 22.0, 30.0, False), FalseAlarm("100", 105.0, 120.0, True))
+
+
+def test_rhythms_that_no_finding_stands_for_are_counted_by_their_code(excerpt_outcome: Outcome) -> None:
+    """Two notes that touch are one episode to a finding that is watched for, and no less watched for."""
+    rhythms = [("AFIB", Interval(0.0, 10.0)), ("AFIB", Interval(10.0, 20.0)), ("N", Interval(20.0, 30.0))]
+    others = [("NOD", Interval(30.0, 40.0)), ("B", Interval(40.0, 50.0)), ("NOD", Interval(50.0, 60.0))]
+    assert AF in excerpt_outcome.findings
+    outcome = replace(excerpt_outcome, truth=_truth(rhythms + others))
+    assert Group((outcome,)).unwatched == {"NOD": 2, "B": 1}
+    assert "AFL" in Group((replace(outcome, findings={}, truth=_truth([("AFL", Interval(0.0, 9.0))])),)).unwatched
 
 
 def test_other_findings_and_other_states_do_not_count() -> None:
@@ -364,17 +441,29 @@ def test_the_alarm_run_again_is_as_blind_as_the_first_time(bundle: Bundle, plan:
     assert alarm_again(observed, bundle.card) == observed.alerts
 
 
+def test_the_quality_of_a_second_is_fed_before_the_window_that_ends_with_it(excerpt_outcome: Outcome) -> None:
+    judged_s = 0.0
+    for one in excerpt_outcome.observed.fed:
+        judged_s = one.end_s if isinstance(one, Quality) else judged_s
+        assert not isinstance(one, Scores) or judged_s == pytest.approx(one.at_s)
+
+
 def test_a_threshold_above_what_alarms_falsely_is_chosen(bundle: Bundle) -> None:
     """Probabilities of 0.8 in an episode, of 0.3 before it and 0.5 after it."""
     level = [0.3] * 60 + [0.8] * 60 + [0.0] * 30 + [0.5] * 10 + [0.0] * 40
     fed = tuple(Scores("bed1", float(at), {AF: p}, {"II": "good"}) for at, p in enumerate(level))
     truth = _truth([("AFIB", Interval(60.0, 120.0))])
     outcome = judge_observed("100", truth, _observed(fed=fed), Plan(bundle))
-    tuned = tune(AF, bundle.card, [outcome], [], Terms(), 0.9)
+    by_scores = bundle.card.model_copy(update={"findings": tuple(_without_pulse(one) for one in bundle.card.findings)})
+    tuned = tune(AF, by_scores, [outcome], [], Terms(), 0.9)
     false = {trial.finding.raise_at: trial.counts.false for trial in tuned.trials}
     assert (false[0.5], false[0.55]) == (1, 0)
     assert tuned.best.finding.raise_at == 0.8
     assert tuned.best.counts.false == 0
+
+
+def _without_pulse(finding: Finding) -> Finding:
+    return finding.model_copy(update={"irregular": False, "above_bpm": None, "below_bpm": None})
 
 
 def test_an_open_threshold_alarms_more_and_a_closed_one_never(excerpt_outcome: Outcome, bundle: Bundle) -> None:
@@ -400,16 +489,28 @@ def test_thresholds_are_the_best_of_the_training_records_and_the_others_have_no_
     assert tuned.rest_after.alerts == 0
 
 
-def test_a_tuned_finding_survives_its_findings_file(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_tuned_finding_survives_its_findings_file(excerpt_outcome: Outcome, bundle: Bundle, tmp_path: Path) -> None:
+    """Among all others, so that the file is complete, and what it silences is in it."""
     path = tmp_path / "findings.toml"
-    for finding in bundle.card.findings:
-        path.write_text(to_toml(finding.model_copy(update={"silences": ()})), encoding="utf-8")
-        assert read_findings(path) == (finding.model_copy(update={"silences": ()}),)
+    tuned = tune(AF, bundle.card, [excerpt_outcome], [], Terms(), 0.9)
+    path.write_text(to_toml(tuned.findings), encoding="utf-8")
+    wanted = [one.model_dump() for one in bundle.card.findings]
+    chosen = next(one for one in wanted if one["name"] == AF)
+    chosen |= {"raise_at": tuned.best.finding.raise_at, "clear_at": tuned.best.finding.clear_at}
+    assert [one.model_dump() for one in read_findings(path)] == wanted
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), st.floats(1e-9, 0.5), st.none() | st.floats(1e-3, 1e9))
+def test_any_text_and_number_survives_a_findings_file(prompt: str, at: float, bpm: float | None) -> None:
+    finding = Finding(name="a", prompts=(prompt,), raise_at=0.9, clear_at=at, above_bpm=bpm, leads=(("I", "V2"),), irregular=True)
+    assert [Finding(**table) for table in parse_toml(to_toml([finding, finding]), "here")["finding"]] == [finding, finding]
 
 
 def test_what_cannot_be_tuned_says_why(excerpt_outcome: Outcome, bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="allowed are"):
         tune("sinus_rhythm", bundle.card, [excerpt_outcome], [], Terms(), 0.9)
+    with pytest.raises(ConfigError, match=f"allowed are {AF}, {FLUTTER}"):  # it alerts, but no annotation can judge it
+        tune("left_bundle_branch_block", bundle.card, [excerpt_outcome], [], Terms(), 0.9)
     with pytest.raises(ConfigError, match="no training record holds an episode of atrial_flutter"):
         tune(FLUTTER, bundle.card, [excerpt_outcome], [], Terms(), 0.9)
 
@@ -515,6 +616,16 @@ def test_noise_at_another_rate_keeps_its_strength(noise_folder: Path) -> None:
     assert 10 * np.log10(1.6**2 / 8 / power) == pytest.approx(6.0, abs=0.1)
 
 
+def test_noise_that_would_change_nothing_is_refused(noise_folder: Path) -> None:
+    short, blank = _Sines(seconds=300.0), _Sines(seconds=320.0)
+    with pytest.raises(ConfigError, match="300 s end before any noise"):
+        NoisyFile(short, short.beats_s, Stress(noise_folder))
+    with pytest.raises(ConfigError, match="without annotated beats"):
+        NoisyFile(blank, np.empty(0), Stress(noise_folder))
+    with pytest.raises(ConfigError, match="no signal at any annotated beat"):
+        NoisyFile(blank, np.array([400.0]), Stress(noise_folder))
+
+
 def test_the_trimmed_means_are_scipys() -> None:
     from scipy.stats import trim_mean
 
@@ -555,9 +666,25 @@ def test_labels_may_be_words_or_numbers(tmp_path: Path) -> None:
     assert quality.read_labels(path) == {"a": False, "b": True}
     path.write_text("a,1\nb,-1\n")
     assert quality.read_labels(path) == {"a": False, "b": True}
-    path.write_text("record,quality\na,good\nb,-1\n")
-    with pytest.raises(ConfigError, match="acceptable"):
+    path.write_text("A1,Acceptable\n\nb2, -1 ,extra\n")
+    assert quality.read_labels(path) == {"A1": False, "b2": True}
+
+
+@pytest.mark.parametrize(("text", "line"), [("record,quality\na,good\nb,-1\n", 2), ("a,1\n\nrecord,quality\nb,-1\n", 3), ("a,1\nb\n", 2)])
+def test_a_line_without_a_label_is_told_by_its_number(text: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "REFERENCE.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"line {line} must name a recording and say acceptable"):
         quality.read_labels(path)
+
+
+@pytest.mark.parametrize(("text", "says"), [("a,1\nb,1\n", "do not have both labels"), ("a,1\nc,-1\n", "there is no c.csv")])
+def test_labels_that_do_not_fit_the_recordings_are_told_before_the_work(text: str, says: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").touch()
+    (tmp_path / "REFERENCE.csv").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        _run(tmp_path)
 
 
 @pytest.mark.skipif(not (ARCHIVE / "cinc2011").is_dir(), reason="needs the CinC 2011 recordings")
@@ -610,17 +737,61 @@ def test_json_has_a_row_a_record_and_the_same_figures_with_two_processes(short: 
     assert (told["gross"]["findings"][AF]["episodes"], told["gross"]["findings"][AF]["detected"]) == (1, 1)
     assert told["average"]["findings"][AF]["sensitivity"] == 1.0
     assert told["gross"]["not_watched"] == {"NOD": 1}
+    asked = {"hop_s": 1.0, "leads": [], "annotator": "atr", "train": ["b"], "from_s": 0.0, "skip_learning": False, "tolerance_s": 15.0}
+    assert asked.items() <= told.items()
+    false = [one["false_alarms"] for one in told["gross"]["findings"].values()]
+    assert sum(map(len, false)) == sum(one["false"] for one in told["gross"]["findings"].values())
 
 
 def test_tables_fit_a_hundred_columns_and_files_are_written(short: Path, noise_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "af.toml"
-    words = ("--learning", "0", "--shortest", "20", "--noise", noise_folder, "--train", "b", "--tune", AF, "--out", out)
+    words = ("--learning", "0", "--shortest", "20", "--train", "b", "--tune", AF, "--out", out)
     text = _run(short, *words, "--plots", tmp_path / "plots")
     assert all(len(line.rstrip()) <= 100 for line in text.splitlines() if "=" not in line)
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
-    assert "Without and with noise" in text
-    assert read_findings(out)[0].name == AF
+    assert [one.name for one in read_findings(out)] == [one.name for one in Bundle.read(SHIPPED_BUNDLE).card.findings]
+    assert json.loads(_run(short / "a", "--findings", out, "--json"))["records"][0]["record"] == "a"
     assert (tmp_path / "plots" / f"timeline_{AF}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tuned_finding_can_be_copied_from_a_narrow_terminal(short: Path) -> None:
+    text = _run(short / "a", "--learning", "0", "--shortest", "20", "--train", "a", "--tune", AF, columns=60)
+    assert parse_toml(text[text.index("[[finding]]") :], "here")["finding"][0]["name"] == AF
+
+
+def test_false_alarms_are_told_by_record_and_time(excerpt_outcome: Outcome) -> None:
+    """Of two records, in a table of a hundred columns."""
+    outcomes = []
+    for record, starts_s in (("a", (60.0, 20.0)), ("b", (40.0,))):
+        alerts = tuple(_alarmed(Interval(start_s, start_s + 10), delay_s=3.0) for start_s in starts_s)
+        counts = count_episodes(AF, _truth([("N", Interval(0.0, 200.0))]), alerts, record)
+        outcomes.append(replace(excerpt_outcome, record=record, findings={AF: counts}))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(false_table(Group(tuple(outcomes))))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert lines[0] == ["False", "alarms:", "3", "of", "3"]
+    assert [line[:4] for line in lines[2:]] == [
+        ["a", "0:00:23", "0:00:30", "7"],
+        ["a", "0:01:03", "0:01:10", "7"],
+        ["b", "0:00:43", "0:00:50", "7"],
+    ]
+
+
+def test_noise_is_compared_where_it_can_be_added(short: Path, noise_folder: Path, tmp_path: Path) -> None:
+    """The fifty seconds seven times over, so that the last fifty have noise."""
+    record, notes = wfdb.rdrecord(str(short / "a")), wfdb.rdann(str(short / "a"), "atr")
+    at = np.concatenate([notes.sample + 50 * 360 * i for i in range(7)])
+    signal = np.tile(record.p_signal, (7, 1))
+    wfdb.wrsamp("long", 360, record.units, record.sig_name, signal, fmt=["16", "16"], write_dir=str(tmp_path))
+    wfdb.wrann("long", "atr", at, notes.symbol * 7, aux_note=notes.aux_note * 7, fs=360, write_dir=str(tmp_path))
+    text = _run(tmp_path / "long", "--learning", "0", "--hop", "5", "--noise", noise_folder)
+    assert "Without and with noise" in text
+    assert all(len(line.rstrip()) <= 100 for line in text.splitlines())
+
+
+def test_where_every_record_is_for_training_these_are_drawn(short: Path, tmp_path: Path) -> None:
+    _run(short / "a", "--learning", "0", "--train", "a", "--plots", tmp_path / "plots")
+    assert (tmp_path / "plots" / f"timeline_{AF}.png").is_file()
 
 
 def test_pictures_of_the_same_group_are_the_same(excerpt_outcome: Outcome, tmp_path: Path) -> None:
@@ -640,13 +811,41 @@ def test_pictures_of_the_same_group_are_the_same(excerpt_outcome: Outcome, tmp_p
         ([str(EXCERPT), "--tune", AF], "--tune needs --train"),
         ([str(EXCERPT), "--out", "a.toml"], "give both, or neither"),
         ([str(EXCERPT), "--hop", "20"], "--hop 20 must lie between"),
+        ([str(EXCERPT), "--annotator", ""], "is the ending of no annotation file"),
+        ([str(EXCERPT), "--annotator", "../atr"], "letters, digits and _"),
+        ([str(EXCERPT), "--annotator", "hea"], "is the ending of no annotation file"),
+        ([str(EXCERPT), "--train", EXCERPT.name, "--tune", "fibrillation"], f"allowed are {AF}"),
+        ([str(EXCERPT), "--train", EXCERPT.name, "--tune", "left_bundle_branch_block"], f"allowed are {AF}"),
+        ([str(EXCERPT), "--train", EXCERPT.name, "--tune", AF, "--out", str(EXCERPT.parent)], "name a file that can be written"),
+        ([str(EXCERPT), "--train", EXCERPT.name, "--tune", AF, "--out", "nowhere/a.toml"], "there is no folder"),
+        ([str(EXCERPT), "--plots", f"{EXCERPT}.hea"], "name a folder that can be written"),
+        ([str(EXCERPT), "--plots", f"{EXCERPT}.hea/plots"], "name a folder that can be written"),
         ([str(EXCERPT), "--noise", "nowhere"], "no such noise record"),
         ([str(EXCERPT), "--noise", "nowhere", "--noise-records", ","], "--noise-records is empty"),
     ],
 )
-def test_every_mistake_says_how_to_mend_it(words: list[str], says: str) -> None:
+def test_every_mistake_says_how_to_mend_it_before_the_work(words: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.evaluate.command.study", lambda *_: pytest.fail("told only after the work"))
     with pytest.raises(ConfigError, match=says):
         _run(*words)
+
+
+def test_a_recording_that_noise_cannot_be_added_to_is_told_before_the_work(noise_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.evaluate.command.study", lambda *_: pytest.fail("told only after the work"))
+    with pytest.raises(ConfigError, match="270 s end before any noise"):
+        _run(EXCERPT, "--noise", noise_folder)
+
+
+class _Deadly:
+    """Ends the process that it is sent to."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_a_process_that_is_killed_is_told_in_words(plan: Plan) -> None:
+    with pytest.raises(ConfigError, match="fewer --jobs"):
+        study([(_Deadly(), plan)] * 2, processes=2)  # type: ignore[list-item]
 
 
 def test_without_wfdb_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -664,3 +863,19 @@ def test_damaged_annotations_are_told_with_their_name(tmp_path: Path) -> None:
 def test_a_folder_is_its_annotated_records_and_a_name_may_have_its_ending() -> None:
     records, folders = find_records([EXCERPT.parent, EXCERPT.with_suffix(".hea"), EXCERPT.with_suffix(".dat")], "atr")
     assert (records, folders) == ([EXCERPT], [])
+
+
+def test_one_recording_under_two_spellings_counts_once(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(short.parent)
+    spellings = [Path(short.name, "a"), short / "a", Path(short.name, "..", short.name, "a.hea"), Path(short.name)]
+    records, _ = find_records(spellings, "atr")
+    assert records == [Path(short.name, "a"), Path(short.name, "b")]
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        for ending in ("hea", "atr"):
+            (tmp_path / folder / f"a.{ending}").touch()
+    with pytest.raises(ConfigError, match=r"x/a and .*y/a have the same name"):
+        find_records([tmp_path / "x", tmp_path / "y" / "a"], "atr")

@@ -34,7 +34,7 @@ class BeatCounts(Counts):
     missed: int
     extra: int
     rates: int
-    """Seconds in which the reference has a heart rate."""
+    """Whole seconds of the recording, gaps too, at which the reference has a heart rate."""
     told: int
     """Those of them in which one was told."""
     squares: float
@@ -111,13 +111,14 @@ def _is_scored(at_s: Seconds, excluded: Intervals, learning_s: float) -> Mask:
 
 
 def _rate_errors(truth: Truth, observed: Observed, learning_s: float) -> tuple[Seconds, int]:
-    """Told less reference, NaN where none was told, for each second that has a reference; and how many these are."""
+    """Told less reference, NaN where none was told, for each whole second that has a reference; and how many these are."""
+    told = dict(zip(observed.vitals_s.tolist(), observed.rates_bpm.tolist(), strict=True))
     errors = []
-    for at_s, told in zip(observed.vitals_s.tolist(), observed.rates_bpm.tolist(), strict=True):
+    for at_s in map(float, range(1, int(observed.duration_s) + 1)):
         recent = Interval(at_s - RECENT_S, at_s)
         if recent.start_s < learning_s or recent.overlaps_any(truth.fibrillation):
             continue
         reference = mean_rate(truth.beats_s, at_s)
         if reference is not None:
-            errors.append(told - reference)
+            errors.append(told.get(at_s, np.nan) - reference)
     return np.array(errors, np.float64), len(errors)

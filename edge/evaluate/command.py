@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kernels.bundle import SHIPPED_BUNDLE, Bundle
-from kernels.findings import ConfigError, in_words, read_findings
+from kernels.bundle import SHIPPED_BUNDLE, Card
+from kernels.findings import ConfigError, in_words
 from kernels.terminal import console, errors
 
-from ..pipeline import Options
+from ..asked import model_of, options_of
 from ..transport.file import columns_of
 from . import report, table
 from .beats import LEARNING_S
 from .episodes import Terms
 from .noise import Stress, check_noise
-from .quality import QualityFigures, judge_quality
-from .study import Group, Outcome, Plan, find_records, study
-from .truth import VENTRICULAR_BEATS
-from .tune import Tuned, to_toml, tune
+from .quality import QualityFigures, judge_quality, labels_of
+from .study import Group, Outcome, Plan, check_disturbed, find_records, study
+from .truth import VENTRICULAR_BEATS, check_annotator
+from .tune import Tuned, to_toml, tunable, tune
 
 Paths = Annotated[list[Path], typer.Argument(metavar="RECORDINGS", help="Annotated WFDB records, or folders of them or of CinC 2011.")]
 
@@ -60,24 +61,27 @@ def evaluate_command(
     train: Annotated[str, typer.Option(help="Records that thresholds may be tuned on, as in 106,109; reported apart.")] = "",
     tune_name: Annotated[str, typer.Option("--tune", metavar="FINDING", help="Choose its thresholds on the --train records.")] = "",
     least_se: Annotated[float, typer.Option(min=0, max=1, help="Share of the training episodes that --tune must keep.")] = 0.9,
-    out: Annotated[Path | None, typer.Option(help="Write the tuned finding here (TOML).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the findings here, with the tuned one (TOML).")] = None,
     plots: Annotated[Path | None, typer.Option(help="Write pictures into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=256, help="So many processes.")] = 1,
 ) -> None:
     """Judge the alarms, beats and heart rates of annotated recordings, in the terms of EC57."""
+    check_annotator(annotator)
     records, folders = find_records(recordings, annotator)
     trained = _trained(train, records)
     _check_tuning(tune_name, trained, out)
     _check_plots(plots)
+    _check_labels(folders)
     stress = _stress(noise, snr, noise_records, continuous)
-    model = _watch(Bundle.read(bundle), findings)
+    model = model_of(bundle, findings)
+    _check_tunable(tune_name, model.card)
     terms = Terms(shortest_s=shortest, from_s=learning if skip_learning else 0.0)
-    plan = Plan(model, _options(hop, model), columns_of(leads, None, "mV"), terms, learning, annotator, None, bool(tune_name))
+    plan = Plan(model, options_of(hop, model.card), columns_of(leads, None, "mV"), terms, learning, annotator, None, bool(tune_name))
     main, training, noisy = _study(records, trained, plan, stress, jobs)
     tuned = tune(tune_name, model.card, _outcomes(training), _outcomes(main), terms, least_se) if tune_name else None
     results = Results(main, training, noisy, tuned, _judge_quality(folders))
-    _tell_json(results, plan, stress) if as_json else _tell(results, terms, stress)
+    _tell_json(results, plan, stress, trained) if as_json else _tell(results, terms, stress)
     _write(results, out, plots)
 
 
@@ -87,6 +91,8 @@ def _study(
     """The records in the main tables, those for training, and the former with noise. Noise has no part in training."""
     rest = [path for path in records if path.name not in trained]
     disturbed = [(path, replace(plan, stress=stress, keep=False)) for path in rest] if stress else []
+    for path, noisy_plan in disturbed:
+        check_disturbed(path, noisy_plan)
     work = [(path, plan) for path in (*rest, *(path for path in records if path.name in trained))] + disturbed
     with _progress("records", len(work)) as tick:
         outcomes = study(work, jobs, tick)
@@ -137,36 +143,40 @@ def _check_tuning(name: str, trained: frozenset[str], out: Path | None) -> None:
         raise ConfigError("--tune needs --train: name the records that the thresholds may be chosen on")
     if out and not name:
         raise ConfigError("--out is for the finding that --tune names; give both, or neither")
-    if out and not out.absolute().parent.is_dir():
-        raise ConfigError(f"cannot write {out}: there is no folder {out.absolute().parent}")
+    if out:
+        _check_file(out.absolute())
+
+
+def _check_tunable(name: str, card: Card) -> None:
+    if name:
+        tunable(name, card)
+
+
+def _check_file(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"cannot write {path}; name a file that can be written")
 
 
 def _check_plots(plots: Path | None) -> None:
-    if plots and importlib.util.find_spec("matplotlib") is None:
+    if plots is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'")
-    if plots and plots.exists() and not plots.is_dir():
-        raise ConfigError(f"--plots {plots} is a file; name a folder")
+    folder = plots.absolute()
+    above = next(one for one in (folder, *folder.parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ConfigError(f"--plots {plots}: cannot write into {above}; name a folder that can be written")
 
 
-def _options(hop_s: float, bundle: Bundle) -> Options:
-    card = bundle.card
-    if not 1 / card.rate_hz <= hop_s <= card.window_s:
-        raise ConfigError(f"--hop {hop_s:g} must lie between {1 / card.rate_hz:g} and the window's {card.window_s:g} s")
-    return Options(hop_s=hop_s)
+def _check_labels(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        labels_of(folder)
 
 
-def _watch(bundle: Bundle, findings: Path | None) -> Bundle:
-    """The bundle for the findings of this file, if one is given."""
-    if findings is None:
-        return bundle
-    wanted = read_findings(findings)
-    from kernels.export import bake
-
-    return bake(bundle, wanted)
-
-
-def _tell_json(results: Results, plan: Plan, stress: Stress | None) -> None:
-    told: dict[str, Any] = {"bundle": plan.bundle.card.sha256, "learning_s": plan.learning_s, "shortest_s": plan.terms.shortest_s}
+def _tell_json(results: Results, plan: Plan, stress: Stress | None, trained: frozenset[str]) -> None:
+    told = report.of_plan(plan, trained)
     told |= report.of_group(results.main) if results.main else {"records": [], "gross": {}, "average": {}}
     told["training"] = report.of_group(results.training) if results.training else None
     told["noise"] = {"snr_db": stress.snr_db, "records": stress.records, "continuous": stress.continuous} if stress else None
@@ -186,7 +196,8 @@ def _tell(results: Results, terms: Terms, stress: Stress | None) -> None:
         console.print(table.noise_table(results.main, results.noisy), "")
     if results.tuned:
         console.print(table.tuned_table(results.tuned, terms), "")
-        _say(f"For the findings file:\n\n{to_toml(results.tuned.best.finding)}")
+        _say("For the findings file:\n")
+        console.print(to_toml([results.tuned.best.finding]), highlight=False, markup=False, soft_wrap=True)
     if results.quality:
         console.print(table.quality_table(results.quality))
 
@@ -194,7 +205,7 @@ def _tell(results: Results, terms: Terms, stress: Stress | None) -> None:
 def _tell_group(group: Group, terms: Terms, word: str) -> None:
     _say(f"{word} {len(group.outcomes)} records, {group.hours:.2f} h: {', '.join(one.record for one in group.outcomes)}\n")
     tables = [table.beat_table(group), table.episode_table(group, terms), table.alarm_table(group), table.delay_table(group)]
-    for one in (*tables, table.missed_table(group, terms), table.load_table(group)):
+    for one in (*tables, table.false_table(group), table.missed_table(group, terms), table.load_table(group)):
         if one.row_count:
             console.print(one, "")
     _say(_legend(group, terms))
@@ -204,6 +215,8 @@ def _legend(group: Group, terms: Terms) -> str:
     """What the words of the tables mean, and what the annotations cannot settle."""
     lines = [
         "right: overlaps an episode; an alert lasts from its onset to its clearing",
+        "onset: when the first window that counted ended; it looks back, and lies before the alert was told",
+        "in time: episodes that an alert overlaps which was told before their end",
         f"late: begun up to {terms.tolerance_s:g} s after an episode, which it does not detect; not false either",
         "kin: atrial fibrillation told in flutter only, or the reverse: not in +P; false in the last column",
         "kin s: seconds of that, during alarms that are right too; noisy: false, and during annotated noise",
@@ -219,12 +232,13 @@ def _legend(group: Group, terms: Terms) -> str:
 def _write(results: Results, out: Path | None, plots: Path | None) -> None:
     written = []
     if out and results.tuned:
-        out.write_text(to_toml(results.tuned.best.finding), encoding="utf-8")
+        out.write_text(to_toml(results.tuned.findings), encoding="utf-8")
         written.append(out)
-    if plots and results.main:
+    drawn = results.main or results.training
+    if plots and drawn:
         from .draw import draw_all
 
-        written += draw_all(results.main, results.noisy, plots)
+        written += draw_all(drawn, results.noisy, plots)
     for path in written:
         errors.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 

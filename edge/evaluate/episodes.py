@@ -43,6 +43,17 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class FalseAlarm:
+    """An alert that belongs to no episode."""
+
+    record: str
+    raised_s: float
+    end_s: float
+    noisy: bool
+    """Whether it overlaps annotated noise."""
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeCounts(Counts):
     """One finding in one recording, or in several added up."""
 
@@ -75,10 +86,13 @@ class EpisodeCounts(Counts):
     """How long alerts were on during the kindred rhythm."""
     already_on: int
     """Episodes that began while an alert was on."""
+    in_time: int
+    """Episodes before whose end an alert was told that overlaps them."""
     delays_s: tuple[float, ...]
     """From the beginning of an episode to its alert, for the others that got one and did not begin with the recording."""
     missed: tuple[Missed, ...]
     """Episodes without any alert, not even a late one."""
+    false_alarms: tuple[FalseAlarm, ...]
 
     @property
     def sensitivity(self) -> float | None:
@@ -115,14 +129,18 @@ class EpisodeCounts(Counts):
 
 
 def count_episodes(finding: str, truth: Truth, alerts: Iterable[Alarmed], record: str, terms: Terms = Terms()) -> EpisodeCounts:
-    """One finding in one recording. Alerts and episodes that began before `terms.from_s` count from there, or not at all."""
+    """One finding in one recording. Of what began before `terms.from_s` only the rest is counted and timed; an alert raised since
+    then is right or late by whole episodes.
+    """
     frame = Interval(terms.from_s, truth.duration_s)
-    episodes = within(truth.episodes(finding), frame)
-    kin = within(truth.episodes(KIN[finding]), frame) if finding in KIN else ()
+    annotated = truth.episodes(finding)
+    kin = truth.episodes(KIN[finding]) if finding in KIN else ()
+    whole = [one for one in annotated if one.overlaps(frame)]
+    episodes = within(whole, frame)
     all_alerts = [alert for alert in alerts if alert.finding == finding]
     raised = [alert for alert in all_alerts if alert.raised_s >= terms.from_s]
-    verdicts = [_verdict(alert, episodes, kin, terms) for alert in raised]
-    false = [alert for alert, verdict in zip(raised, verdicts, strict=True) if verdict == "false"]
+    verdicts = [_verdict(alert, annotated, kin, terms) for alert in raised]
+    false = tuple(_false_alarm(alert, record, truth) for alert, verdict in zip(raised, verdicts, strict=True) if verdict == "false")
     on = within((alert.on for alert in all_alerts), frame)
     judged_on = without(on, kin)
     long = tuple(one for one in episodes if one.length_s >= terms.shortest_s)
@@ -141,13 +159,15 @@ def count_episodes(finding: str, truth: Truth, alerts: Iterable[Alarmed], record
         late=verdicts.count("late"),
         kin=verdicts.count("kin"),
         false=len(false),
-        false_in_noise=_overlapped([alert.on for alert in false], truth.noise),
+        false_in_noise=sum(one.noisy for one in false),
         alert_s=total_s(judged_on),
         alert_shared_s=shared_s(judged_on, episodes),
         kin_s=shared_s(on, kin),
-        already_on=sum(any(_was_on(alert, one) for alert in all_alerts) for one in episodes),
-        delays_s=tuple(delay for one in episodes for delay in _delay(one, all_alerts, terms)),
+        already_on=sum(any(_was_on(alert, one) for alert in all_alerts) for one in whole),
+        in_time=sum(any(_is_in_time(alert, one) for alert in all_alerts) for one in episodes),
+        delays_s=tuple(delay for one in whole for delay in _delay(one, all_alerts, terms)),
         missed=tuple(Missed(record, one.start_s, one.end_s) for one in episodes if not _alerts_of(one, all_alerts, terms)),
+        false_alarms=false,
     )
 
 
@@ -157,6 +177,10 @@ def _verdict(alert: Alarmed, episodes: Intervals, kin: Intervals, terms: Terms) 
     if any(_belongs(alert, one, terms) for one in episodes):
         return "late"
     return "kin" if any(_belongs(alert, one, terms) for one in kin) else "false"
+
+
+def _false_alarm(alert: Alarmed, record: str, truth: Truth) -> FalseAlarm:
+    return FalseAlarm(record, alert.raised_s, alert.on.end_s, alert.on.overlaps_any(truth.noise))
 
 
 def _belongs(alert: Alarmed, episode: Interval, terms: Terms) -> bool:
@@ -174,10 +198,14 @@ def _was_on(alert: Alarmed, episode: Interval) -> bool:
     return alert.raised_s < episode.start_s < alert.on.end_s
 
 
+def _is_in_time(alert: Alarmed, episode: Interval) -> bool:
+    return alert.on.overlaps(episode) and alert.raised_s < episode.end_s
+
+
 def _delay(episode: Interval, alerts: Sequence[Alarmed], terms: Terms) -> list[float]:
     """One time, or none: the first window ends ten seconds after the beginning, so what begins before has no fair time."""
     told = _alerts_of(episode, alerts, terms)
-    if not told or episode.start_s < terms.from_s + STRETCH_S or any(_was_on(alert, episode) for alert in told):
+    if not told or episode.start_s < max(terms.from_s, STRETCH_S) or any(_was_on(alert, episode) for alert in told):
         return []
     return [min(alert.raised_s for alert in told) - episode.start_s]
 

@@ -59,11 +59,17 @@ class NoisyFile:
     """A `RecordingFile` with noise added; a lead that has no noise of its own takes that of another, in turn."""
 
     def __init__(self, recording: RecordingFile, beats_s: Seconds, stress: Stress) -> None:
-        """Reads the whole recording once, to measure its QRS complexes. Raises ConfigError where a noise record cannot be read."""
+        """Reads the whole recording once, to measure its QRS complexes.
+
+        Raises ConfigError where a noise record cannot be read, and as `check_addable` does.
+        """
+        check_addable(recording, beats_s)
         self._recording = recording
         self.name = recording.name
         self.duration_s = recording.duration_s
         qrs_mv, rate_hz, samples = measure_qrs(recording, beats_s)
+        if not qrs_mv.any():
+            raise ConfigError(f"{recording.name}: no signal at any annotated beat; leave it out, or --noise")
         noises = [read_noise(stress.folder / name, rate_hz) for name in stress.records]
         self._added_mv = added_noise(noises, qrs_mv, rate_hz, samples, stress)
 
@@ -85,6 +91,17 @@ def read_noise(path: Path, rate_hz: float) -> Noise:
     if not noise.rms_mv.all():
         raise ConfigError(f"{path}: a signal of this noise record is flat; copy it again")
     return noise
+
+
+def check_addable(recording: RecordingFile, beats_s: Seconds) -> None:
+    """Raises ConfigError for a recording that noise cannot be scaled to, or that ends before any would be added."""
+    if beats_s.size == 0:
+        raise ConfigError(f"{recording.name}: without annotated beats nothing tells how strong its noise must be; leave it out, or --noise")
+    if recording.duration_s is not None and recording.duration_s <= CLEAN_S:
+        raise ConfigError(
+            f"{recording.name}: its {recording.duration_s:g} s end before any noise, for the first {CLEAN_S:g} s always stay clean; "
+            "give a longer recording, or leave out --noise"
+        )
 
 
 def check_noise(path: Path) -> Path:

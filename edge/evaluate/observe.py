@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,8 +19,13 @@ from ..replay import replay
 from ..score import Scores
 from ..strip import Recent
 from ..transport.file import RecordingFile
+from ..vitals import Vitals
 from .interval import Interval
 from .truth import Seconds
+
+Fed = Vitals | Quality | Scores
+
+_ROUNDING_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Observed:
     vitals_s: Seconds
     rates_bpm: Seconds
     """At `vitals_s`; NaN where no heart rate was told."""
-    fed: tuple[Scores | Quality, ...]
+    fed: tuple[Fed, ...]
     """What the alarm decided by, in order; empty where it was not asked for."""
 
 
@@ -60,7 +66,7 @@ def observe(recording: RecordingFile, engine: Engine, options: Options, keep: bo
     duration_s = 0.0
     for chunk, events in replay(recording, engine, options):
         duration_s = chunk.end / chunk.rate_hz if chunk else duration_s
-        notebook.fed += judge.feed(chunk) if chunk and keep else ()
+        notebook.judged += judge.feed(chunk) if chunk and keep else ()
         for event in events:
             notebook.add(event)
     return notebook.close(recording.name, duration_s)
@@ -68,10 +74,7 @@ def observe(recording: RecordingFile, engine: Engine, options: Options, keep: bo
 
 def alarm_again(observed: Observed, card: Card) -> tuple[Alarmed, ...]:
     """The alerts that another card's thresholds would have made of what the alarm was fed. The findings must be those of the engine."""
-    alarm = Alarm(observed.name, card)
-    nothing = Recent(card.rate_hz).before(0)
-    told = [alarm.feed(one, nothing) if isinstance(one, Scores) else alarm.feed_second(one, nothing) for one in observed.fed]
-    return pair((alert for alerts in told for alert in alerts), observed.duration_s)
+    return pair(_alerts(observed.fed, Alarm(observed.name, card), card.rate_hz), observed.duration_s)
 
 
 def pair(alerts: Iterable[Alert], end_s: float) -> tuple[Alarmed, ...]:
@@ -85,9 +88,16 @@ def pair(alerts: Iterable[Alert], end_s: float) -> tuple[Alarmed, ...]:
     return tuple(raised.values())
 
 
-def _when(fed: Scores | Quality) -> tuple[float, bool]:
-    """The quality of a second is known before the window that ends with it is scored."""
-    return (fed.at_s, True) if isinstance(fed, Scores) else (fed.end_s, False)
+def _alerts(fed: Iterable[Fed], alarm: Alarm, rate_hz: float) -> Iterator[Alert]:
+    nothing = Recent(rate_hz).before(0)
+    for one in fed:
+        match one:
+            case Vitals():
+                alarm.note(one)
+            case Quality():
+                yield from alarm.feed_second(one, nothing)
+            case Scores():
+                yield from alarm.feed(one, nothing)
 
 
 @dataclass(slots=True)
@@ -97,7 +107,9 @@ class _Notebook:
     beats_s: array[float] = field(default_factory=lambda: array("d"))
     vitals_s: array[float] = field(default_factory=lambda: array("d"))
     rates_bpm: array[float] = field(default_factory=lambda: array("d"))
-    fed: list[Scores | Quality] = field(default_factory=list)
+    fed: list[Fed] = field(default_factory=list)
+    judged: deque[Quality] = field(default_factory=deque)
+    """The seconds of quality whose turn in `fed` has not come."""
 
     def add(self, event: Event) -> None:
         match event:
@@ -107,10 +119,18 @@ class _Notebook:
                 self.beats_s.extend(vitals.beats_s)
                 self.vitals_s.append(vitals.at_s)
                 self.rates_bpm.append(np.nan if vitals.heart_rate_bpm is None else vitals.heart_rate_bpm)
+                self.fed += [vitals] if self.keep else []
             case Scores() if self.keep:
+                self._take_judged(event.at_s)
                 self.fed.append(event)
 
+    def _take_judged(self, by_s: float) -> None:
+        """The pipeline tells vitals and scores in its alarm's order; a second's quality comes before a window that ends with it."""
+        while self.judged and self.judged[0].end_s <= by_s + _ROUNDING_S:
+            self.fed.append(self.judged.popleft())
+
     def close(self, name: str, duration_s: float) -> Observed:
+        self._take_judged(np.inf)
         return Observed(
             name=name,
             duration_s=duration_s,
@@ -118,5 +138,5 @@ class _Notebook:
             beats_s=np.sort(np.array(self.beats_s)),
             vitals_s=np.array(self.vitals_s),
             rates_bpm=np.array(self.rates_bpm),
-            fed=tuple(sorted(self.fed, key=_when)),
+            fed=tuple(self.fed),
         )

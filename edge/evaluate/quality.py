@@ -7,7 +7,7 @@ acceptable or unacceptable.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +47,44 @@ def is_quality_folder(folder: Path) -> bool:
 
 
 def judge_quality(folder: Path, tick: Callable[[], None] = lambda: None) -> QualityFigures:
-    """The score of a recording is the share of its leads' seconds that are not good. Raises ConfigError for labels that are none."""
-    labels = read_labels(folder / REFERENCE)
+    """The score of a recording is the share of its leads' seconds that are not good. Raises ConfigError as `labels_of` does."""
+    labels = labels_of(folder)
     shares = np.array([_bad_share(folder / f"{name}.csv", tick) for name in labels])
     bad = np.array(list(labels.values()), np.bool_)
-    if bad.all() or not bad.any():
-        raise ConfigError(f"{folder / REFERENCE}: all its recordings have the same label; both are needed")
     low, high = bootstrap(shares[bad], shares[~bad])
     return QualityFigures(len(bad), int(bad.sum()), auroc(shares[bad], shares[~bad]), low, high)
 
 
-def read_labels(path: Path) -> dict[str, bool]:
-    """Recording -> whether it is unacceptable. A first line without a label is a heading."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [[cell.strip().lower() for cell in row] for row in csv.reader(file) if row]
-    labels = {row[0]: _UNACCEPTABLE[row[1]] for row in rows if len(row) > 1 and row[1] in _UNACCEPTABLE}
-    if len(labels) < len(rows) - 1 or not labels:
-        raise ConfigError(f"{path}: each line must name a recording and say acceptable (1) or unacceptable (-1)")
+def labels_of(folder: Path) -> dict[str, bool]:
+    """As `read_labels`. Raises ConfigError, too, where a recording is missing, or all have the same label."""
+    labels = read_labels(folder / REFERENCE)
+    missing = [name for name in labels if not (folder / f"{name}.csv").is_file()]
+    if missing:
+        raise ConfigError(f"{folder / REFERENCE} names {missing[0]}, and there is no {missing[0]}.csv; copy it again, or take out its line")
+    if len(set(labels.values())) < 2:
+        raise ConfigError(f"{folder / REFERENCE}: its recordings do not have both labels, acceptable and unacceptable; both are needed")
     return labels
+
+
+def read_labels(path: Path) -> dict[str, bool]:
+    """Recording -> whether it is unacceptable. Raises ConfigError with the number of a line without a label; the first may be a heading."""
+    labels = {}
+    for number, name, word in _lines(path):
+        if word in _UNACCEPTABLE:
+            labels[name] = _UNACCEPTABLE[word]
+        elif number > 1:
+            raise ConfigError(f"{path}: line {number} must name a recording and say acceptable (1) or unacceptable (-1)")
+    return labels
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """The number of each line that is not empty, its first cell, and its second in small letters."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.reader(file)
+        for row in rows:
+            name, word, *_ = (*(cell.strip() for cell in row), "", "")
+            if name or word:
+                yield rows.line_num, name, word.lower()
 
 
 def auroc(positive: Shares, negative: Shares) -> float:

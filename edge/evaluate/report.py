@@ -11,7 +11,7 @@ import numpy as np
 from .beats import BeatCounts
 from .episodes import EpisodeCounts
 from .quality import QualityFigures
-from .study import Group, Outcome
+from .study import Group, Outcome, Plan
 from .tally import average, per_day, rounded
 from .tune import Tuned, to_toml
 
@@ -26,6 +26,22 @@ EPISODE_SHARES = (
     "false_per_day",
     "false_or_kin_per_day",
 )
+
+
+def of_plan(plan: Plan, train: Iterable[str]) -> dict[str, Any]:
+    """What the figures were counted with."""
+    return {
+        "bundle": plan.bundle.card.sha256,
+        "hop_s": plan.options.hop_s,
+        "leads": plan.columns.leads,
+        "annotator": plan.annotator,
+        "train": sorted(train),
+        "learning_s": plan.learning_s,
+        "skip_learning": plan.terms.from_s > 0,
+        "from_s": plan.terms.from_s,
+        "shortest_s": plan.terms.shortest_s,
+        "tolerance_s": plan.terms.tolerance_s,
+    }
 
 
 def of_group(group: Group) -> dict[str, Any]:
@@ -93,7 +109,7 @@ def of_tuned(tuned: Tuned) -> dict[str, Any]:
             }
             for trial in tuned.trials
         ],
-        "toml": to_toml(tuned.best.finding),
+        "toml": to_toml(tuned.findings),
     }
 
 

@@ -10,6 +10,7 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,11 @@ from ..pipeline import Options
 from ..transport.file import open_recording
 from .beats import LEARNING_S, BeatCounts, count_beats
 from .episodes import EpisodeCounts, Terms, count_episodes
-from .noise import NoisyFile, Stress
+from .noise import NoisyFile, Stress, check_addable
 from .observe import Alarmed, Observed, observe
 from .quality import is_quality_folder
 from .tally import gross
-from .truth import Truth, check_annotations, read_truth
+from .truth import RHYTHMS, Truth, check_annotations, read_truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +99,42 @@ class Group:
     @property
     def unwatched(self) -> dict[str, int]:
         """Rhythm code -> episodes, where no judged finding stands for it."""
-        watched = {one for outcome in self.outcomes for name in outcome.findings for one in outcome.truth.episodes(name)}
-        notes = (code for outcome in self.outcomes for code, one in outcome.truth.rhythms if code != "N" and one not in watched)
+        known = {"N", *(RHYTHMS.get(name) for outcome in self.outcomes for name in outcome.findings)}
+        notes = (code for outcome in self.outcomes for code, _ in outcome.truth.rhythms if code not in known)
         return dict(Counter(notes).most_common())
 
 
 def find_records(paths: Sequence[Path], annotator: str) -> tuple[list[Path], list[Path]]:
-    """Annotated WFDB records, without ending, and folders of the 2011 challenge. Raises ConfigError for a path that is neither."""
-    records, folders = [], []
+    """Annotated WFDB records, without ending, and folders of the 2011 challenge, each once, however often and however it is spelt.
+
+    Raises ConfigError for a path that is neither, and for two recordings of one name.
+    """
+    records: list[Path] = []
+    folders: list[Path] = []
     for path in paths:
         if path.is_dir() and is_quality_folder(path):
             folders.append(path)
         else:
             records += _records_in(path, annotator) if path.is_dir() else [_bare(path, annotator)]
-    return list(dict.fromkeys(records)), list(dict.fromkeys(folders))
+    records = _once(records)
+    _check_names(records)
+    return records, _once(folders)
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
+    """As it was spelt first."""
+    spelt: dict[Path, Path] = {}
+    for path in paths:
+        spelt.setdefault(path.resolve(), path)
+    return list(spelt.values())
+
+
+def _check_names(records: Sequence[Path]) -> None:
+    named: dict[str, Path] = {}
+    for path in records:
+        other = named.setdefault(path.name, path)
+        if other != path:
+            raise ConfigError(f"{other} and {path} have the same name, which is all that the tables tell; judge them one after the other")
 
 
 def _records_in(folder: Path, annotator: str) -> list[Path]:
@@ -145,8 +168,17 @@ def _outcomes(jobs: Sequence[tuple[Path, Plan]], processes: int) -> Iterator[Out
         return
     # A forked child would inherit the threads of the engine in an unknown state.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
-        yield from pool.map(judge_record, *zip(*jobs, strict=True))
+    try:
+        with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+            yield from pool.map(judge_record, *zip(*jobs, strict=True))
+    except BrokenProcessPool as error:
+        raise ConfigError("a process was ended from outside, most often for want of memory; ask for fewer --jobs") from error
+
+
+def check_disturbed(path: Path, plan: Plan) -> None:
+    """Before the work. Raises ConfigError for a record that noise cannot be added to, or that cannot be read."""
+    recording = open_recording(path, plan.columns)
+    check_addable(recording, read_truth(path, recording.duration_s or 0.0, plan.annotator).beats_s)
 
 
 def judge_record(path: Path, plan: Plan) -> Outcome:

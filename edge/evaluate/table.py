@@ -19,6 +19,7 @@ from .tally import average, per_day
 from .tune import Tuned
 
 MOST_MISSED = 20
+MOST_FALSE = 40
 
 Cells = tuple[str, ...]
 
@@ -76,12 +77,13 @@ def alarm_table(group: Group) -> Table:
 
 def delay_table(group: Group) -> Table:
     """How long after its beginning an episode was told."""
-    table = _table("Time to alarm", "finding", "timed", "median s", "95 % s", "worst s", "already on", "missed")
+    table = _table("Time to alarm", "finding", "timed", "median s", "95 % s", "worst s", "already on", "in time", "missed")
     for name in group.judged:
         total = group.total(name)
         times = delays(total) or {}
         cells = (number(times.get(which)) for which in ("median", "p95", "worst"))
-        table.add_row(in_words(name), str(len(total.delays_s)), *cells, str(total.already_on), str(len(total.missed)))
+        counts = (total.already_on, total.in_time, len(total.missed))
+        table.add_row(in_words(name), str(len(total.delays_s)), *cells, *map(str, counts))
     return table
 
 
@@ -108,6 +110,17 @@ def missed_table(group: Group, terms: Terms) -> Table:
     table = _table(title, "finding", "record", "from", "to", "seconds")
     for name, one in shown:
         table.add_row(in_words(name), one.record, clock(one.start_s), clock(one.end_s), f"{_length_s(one):.0f}")
+    return table
+
+
+def false_table(group: Group) -> Table:
+    """The longest false alarms, by record and time."""
+    false = [(name, one) for name in group.judged for one in group.total(name).false_alarms]
+    longest = sorted(false, key=lambda row: row[1].raised_s - row[1].end_s)[:MOST_FALSE]
+    table = _table(f"False alarms: {len(longest)} of {len(false)}", "record", "from", "to", "seconds", "finding", "noisy")
+    for name, one in sorted(longest, key=lambda row: (row[1].record, row[1].raised_s)):
+        seconds = f"{one.end_s - one.raised_s:.0f}"
+        table.add_row(one.record, clock(one.raised_s), clock(one.end_s), seconds, in_words(name), "noisy" if one.noisy else "")
     return table
 
 

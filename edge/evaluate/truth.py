@@ -5,6 +5,7 @@ Source: the codes of the WFDB Applications Guide, annot(5), as the MIT-BIH Arrhy
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,8 +22,11 @@ from .interval import Interval, Intervals, union, within
 Seconds = npt.NDArray[np.float64]
 
 BEATS = frozenset("NLRBAaJSVrFejnE/fQ?")
-VENTRICULAR = frozenset("VE")
-"""The symbols of AAMI class V: premature ventricular and ventricular escape beats."""
+VENTRICULAR = frozenset("VrE")
+"""The symbols of AAMI class V: premature ventricular beats, those on a T wave too, and ventricular escape beats."""
+
+FIBRILLATION = frozenset({"VFL", "VF", "VFIB"})
+"""The rhythm notes of ventricular flutter and fibrillation, the latter as the MIT-BIH Malignant Ventricular Ectopy Database has them."""
 
 STRETCH_S = 10.0
 """Ventricular beats are judged in stretches as long as the model's window."""
@@ -38,6 +42,9 @@ RHYTHMS = {
 """Finding -> the rhythm note that is its truth."""
 
 VENTRICULAR_BEATS = "premature_ventricular_complexes"
+
+JUDGED = frozenset({*RHYTHMS, VENTRICULAR_BEATS})
+"""The findings that annotations can judge."""
 
 KIN = {"atrial_fibrillation": "atrial_flutter", "atrial_flutter": "atrial_fibrillation"}
 """Taken one for the other, an alarm is neither right nor false: it is counted by itself."""
@@ -82,9 +89,17 @@ def read_truth(path: Path, duration_s: float, annotator: str = "atr") -> Truth:
     is_beat = np.array([symbol in BEATS for symbol in notes.symbol], np.bool_)
     is_ventricular = np.array([symbol in VENTRICULAR for symbol in notes.symbol], np.bool_)
     rhythms = _rhythms(at_s, notes, duration_s)
-    flutter = _between(at_s, notes.symbol, duration_s) + tuple(one for code, one in rhythms if code == "VFL")
+    flutter = _between(at_s, notes.symbol, duration_s) + tuple(one for code, one in rhythms if code in FIBRILLATION)
     noise = _noise(at_s, notes, duration_s)
     return Truth(duration_s, at_s[is_beat], at_s[is_ventricular], rhythms, union(flutter), noise)
+
+
+def check_annotator(name: str) -> None:
+    """Raises ConfigError for what can be no annotator's name (WFDB Applications Guide)."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name) or name in ("hea", "dat"):
+        raise ConfigError(
+            f"--annotator {name!r} is the ending of no annotation file; name it without its dot, in letters, digits and _, as in atr"
+        )
 
 
 def check_annotations(path: Path, annotator: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kernels.bundle import Card
@@ -13,6 +13,7 @@ from .episodes import EpisodeCounts, Terms, count_episodes
 from .observe import alarm_again
 from .study import Outcome
 from .tally import gross, ratio
+from .truth import JUDGED
 
 GRID = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -30,6 +31,8 @@ class Tuned:
     """The best of all trials, and what it does elsewhere."""
 
     best: Trial
+    findings: tuple[Finding, ...]
+    """The card's, with the best in the place of its namesake: what a findings file is to hold."""
     before: EpisodeCounts
     """The training records at the thresholds of the bundle."""
     trials: tuple[Trial, ...]
@@ -43,10 +46,10 @@ def tune(name: str, card: Card, training: Sequence[Outcome], rest: Sequence[Outc
 
     Of the trials that detect at least this share of the training episodes of `terms.shortest_s` or more, the one
     with the fewest false alarms is best; then the one with the greatest F1 of the time that episodes and alerts
-    share; then the higher threshold. Where no trial detects so many, the one that detects most is. The rest has no say. Raises ConfigError
-    where the card has no such finding that can alert, or no training record has an episode of it.
+    share; then the higher threshold. Where no trial detects so many, the one that detects most is. The rest has no say.
+    Raises ConfigError where `tunable` does, and where no training record has an episode of it.
     """
-    finding = _alerting(name, card)
+    finding = tunable(name, card)
     training, rest = _judging(name, training), _judging(name, rest)
     if not any(outcome.findings[name].long_episodes for outcome in training):
         raise ConfigError(f"no training record holds an episode of {name} of {terms.shortest_s:g} s or more; name one by --train that does")
@@ -54,6 +57,7 @@ def tune(name: str, card: Card, training: Sequence[Outcome], rest: Sequence[Outc
     best = max(trials, key=lambda trial: _merit(trial, least_sensitivity))
     return Tuned(
         best,
+        tuple(best.finding if one.name == name else one for one in card.findings),
         count_again(finding, card, training, terms),
         trials,
         count_again(finding, card, rest, terms) if rest else None,
@@ -67,18 +71,28 @@ def count_again(finding: Finding, card: Card, outcomes: Sequence[Outcome], terms
     return gross([_count(finding.name, changed, outcome, terms) for outcome in outcomes])
 
 
-def to_toml(finding: Finding) -> str:
-    """The finding as a table of a findings file."""
-    fields = finding.model_dump(mode="json")
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items() if value not in ("", [])]
+def tunable(name: str, card: Card) -> Finding:
+    """The finding of this name. Raises ConfigError where the card has none that can alert and that annotations can judge."""
+    found = {one.name: one for one in card.findings if one.priority != "none" and one.name in JUDGED}
+    if name not in found:
+        raise ConfigError(f"--tune {name!r}: no finding of that name can alert and be judged here; allowed are {', '.join(sorted(found))}")
+    return found[name]
+
+
+def to_toml(findings: Iterable[Finding]) -> str:
+    """A findings file, as `read_findings` reads it."""
+    return "\n".join(map(_to_table, findings))
+
+
+def _to_table(finding: Finding) -> str:
+    fields = finding.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {_to_value(value)}" for key, value in fields.items() if value not in ("", [])]
     return "\n".join(["[[finding]]", *lines, ""])
 
 
-def _alerting(name: str, card: Card) -> Finding:
-    names = [one.name for one in card.findings if one.priority != "none"]
-    if name not in names:
-        raise ConfigError(f"--tune {name!r}: no finding of that name can alert here; allowed are {', '.join(sorted(names))}")
-    return next(one for one in card.findings if one.name == name)
+def _to_value(value: object) -> str:
+    """JSON's strings, numbers and lists are TOML's, but for one letter that TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _judging(name: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
