@@ -12,11 +12,11 @@ demo: $(DEMO)/.installed
 test: $(VENV)/.installed mosquitto
 	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
 
-# The MQTT broker that the tests run; without it they fail.
+# The MQTT broker that the tests run, without which they fail, and its clients, without which some are skipped.
 mosquitto: ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 mosquitto:
 	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || test -x /usr/local/sbin/mosquitto \
-	    || { $(ROOT) apt-get update -qq; $(ROOT) apt-get install -y -qq --no-install-recommends mosquitto; } \
+	    || { $(ROOT) apt-get update -qq; $(ROOT) apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients; } \
 	    || { echo "The tests need the MQTT broker mosquitto: install it (apt install mosquitto, dnf install mosquitto, brew install mosquitto)" >&2; exit 1; }
 
 lint: $(VENV)/.linters

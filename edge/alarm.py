@@ -210,7 +210,7 @@ class Alarm:
             watch = self._watches.get(alert.finding)
             if watch and self.alerts_for(alert.finding):
                 watch.episode.resume(alert.onset_s, alert.score, alert.at_s)
-                watch.alert = replace(alert, stream=self._stream)
+                watch.alert, watch.words = replace(alert, stream=self._stream), alert.why or ""
                 watch.begun += 1
             else:
                 yield replace(alert, seq=alert.seq + 1, state="cleared", why="no longer watched for", evidence=Evidence())

@@ -121,7 +121,7 @@ class Live:
             case TakeOver(states):
                 yield from self._take_over(states)
             case Close(why):
-                yield from alarm.close(why, at_s)
+                yield from alarm.close(why, alarm.now_s)
             case Wake():
                 yield from alarm.wake(at_s)
             case Silence() if command.finding and not alarm.alerts_for(command.finding):

@@ -266,6 +266,9 @@ class Client:
         return sum(message.topic == f"cardiogloss/{SITE}/{topic}" for message in self.messages)
 
     def _take(self, client: paho.Client, userdata: object, message: paho.MQTTMessage) -> None:
+        if not message.payload:
+            # A retained message that is taken back.
+            return
         self.messages.append(Message(message.topic, json.loads(message.payload), message.retain, message.qos))
 
 
