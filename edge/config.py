@@ -158,7 +158,7 @@ class Outbox(_Table):
     limit_mb: float = Field(default=64.0, ge=1)
     """The oldest alerts go first."""
     limit_days: float = Field(default=7.0, gt=0)
-    """Older alerts go, delivered or not."""
+    """Older alerts that were delivered go."""
 
     def file_of(self, site: str) -> Path:
         """The given one, else that of this site. Raises ConfigError where there is no home to put it."""

@@ -160,5 +160,6 @@ def _draw_strip(axis: Axes, alert: Alert, strip: Strip, beats_s: Sequence[float]
     draw_sheet(axis, sheet, strip.start_s, strip.end_s)
     inside = [beat for beat in beats_s if strip.start_s <= beat < strip.end_s]
     axis.plot(inside, [sheet.high_mv - 0.15] * len(inside), "v", color=_PRIORITY["low"], ms=4)
-    words = f"{in_words(alert.finding)} {alert.state} at {alert.at_s:.0f} s ({'probability' if alert.kind == 'physiological' else 'share'} {alert.score:.2f})"
+    score = "probability" if alert.kind == "physiological" else "share of the leads"
+    words = f"{in_words(alert.finding)} {alert.state} at {alert.at_s:.0f} s ({score} {alert.score:.2f})"
     axis.set_title(words, loc="left", fontsize=10, color=_PRIORITY[alert.priority])

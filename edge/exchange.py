@@ -219,11 +219,11 @@ class Exchange:
             self._command(source, payload)
 
     def _on_state(self, connected: bool, why: str) -> None:
-        assert self.delivery is not None
+        assert self.broker is not None and self.delivery is not None
         log.log(logging.INFO if connected else logging.WARNING, "broker " + ("connected" if connected else "lost"), why=why)
         if connected and not self._was_connected:
             self._connected.set()
-            self.delivery.on_connected()
+            self.delivery.on_connected(self.broker.most_inflight)
         elif not connected:
             self.delivery.on_lost()
         self._was_connected = connected

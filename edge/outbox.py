@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +14,9 @@ import structlog
 from .outbox_file import Counts, Entry, OutboxFile, Row
 
 _MOST_HELD = 4000
-"""Letters kept in memory for a disk that takes none."""
+_MOST_HELD_BYTES = 32 << 20
+"""Letters, and bytes of their payloads, kept in memory for a disk that takes none."""
+_MOST_STATES = 20_000
 
 log = structlog.get_logger()
 
@@ -25,7 +27,7 @@ class Letter:
 
     topic: str
     message: dict[str, Any]
-    """The outbox adds its name as `outbox`, and as `number` 1, 2, 3 and so on."""
+    """The outbox adds its name as `outbox`, and as `number` 1, 2, 3 and so on, after all else."""
     key: str
     """What was written before under the same key is skipped."""
     state_topic: str | None = None
@@ -33,12 +35,34 @@ class Letter:
     state: dict[str, Any] | None = None
     """What is kept there, with the same two added; the message where it is None."""
 
+    def seal(self) -> Sealed:
+        """For whoever must hold many."""
+        return Sealed(self.topic, _json(self.message), self.key, self.state_topic, None if self.state is None else _json(self.state))
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A `Letter` as text. A strip of numbers takes far more memory as Python's own."""
+
+    topic: str
+    text: str
+    key: str
+    state_topic: str | None
+    state: str | None
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.text) + len(self.state or "")
+
 
 @dataclass(slots=True)
 class _Unsaved:
     """What only memory knows."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of their payloads."""
     acknowledged: list[int] = field(default_factory=list)
     states: dict[str, str | None] = field(default_factory=dict)
     streams: dict[str, tuple[str, str]] | None = None
@@ -74,9 +98,14 @@ class Outbox:
             self._counts = replace(self._counts, last=last, gone=last)
         self._waiting = dict.fromkeys(self._file.numbers_waiting())
         self._streams = self._file.streams()
+        self._state_topics = set(self._file.states())
         self._unsaved = _Unsaved()
         self.unwritten = 0
         """Letters that the disk did not take at once."""
+        self.written_states: dict[str, str] = {}
+        """The new payload of each topic, by the last `write`."""
+        self.is_unread = False
+        """Whether the disk refused the last read, so that nothing was given."""
         self.problem: str | None = None
         """Why the disk takes nothing just now."""
         self._note_last()
@@ -101,9 +130,11 @@ class Outbox:
         """Letters that are not acknowledged."""
         return len(self._waiting)
 
-    def write(self, letters: Sequence[Letter], time_s: float) -> list[Row]:
+    def write(self, letters: Sequence[Letter | Sealed], time_s: float) -> list[Row]:
         """Number those whose keys are new, and put them on disk in one transaction with all that waits for it. `time_s` ages them."""
-        rows = [self._enter(letter, time_s) for letter in letters if not self._knows(letter.key)]
+        self.written_states = {}
+        sealed = (letter if isinstance(letter, Sealed) else letter.seal() for letter in letters)
+        rows = [self._enter(letter, time_s) for letter in sealed if not self._knows(letter.key)]
         if not self.save():
             self.unwritten += len(rows)
         return rows
@@ -132,27 +163,26 @@ class Outbox:
         return True
 
     def waiting(self, after: int, limit: int) -> list[Row]:
-        """Those above `after` that are not acknowledged, in order."""
-        rows = chain(self._read(self._file.rows_waiting(after)), self._held(after))
-        return list(islice((row for row in rows if row.number in self._waiting), limit))
+        """Those above `after` that are not acknowledged, in order. Nothing where the disk refuses, as what is held comes last."""
+        return self._read(self._file.rows_waiting(after), after, limit, self._waiting)
 
     def since(self, after: int, limit: int) -> list[Row]:
-        """Those above `after`, acknowledged or not, in order."""
-        return list(islice(chain(self._read(self._file.rows(after)), self._held(after)), limit))
+        """Those above `after`, acknowledged or not, in order. Nothing where the disk refuses."""
+        return self._read(self._file.rows(after), after, limit)
 
     def states(self) -> dict[str, str]:
         """The last payload of each topic."""
+        self.is_unread = False
         try:
             kept: dict[str, str | None] = {**self._file.states()}
         except OSError as error:
-            self._blame(error)
+            self._refuse_to_read(error)
             kept = {}
         return {topic: payload for topic, payload in (kept | self._unsaved.states).items() if payload is not None}
 
     def forget_state(self, topic: str) -> None:
         """As if there had never been one."""
-        self._unsaved.states[topic] = None
-        self.save()
+        self._forget_states([topic])
 
     def streams(self) -> list[tuple[str, str, str]]:
         """Source, identity and name of each that has begun and not ended."""
@@ -170,31 +200,47 @@ class Outbox:
         if source in self._streams:
             self._change_streams({one: rest for one, rest in self._streams.items() if one != source})
 
-    def prune(self, time_s: float) -> None:
-        """Take what is too old; then, while too much is left, the oldest of what is acknowledged, and last the oldest of what waits."""
+    def prune(self, time_s: float) -> list[str]:
+        """Take what arrived and is too old; then, while too much is left, the oldest of what arrived, and last the oldest of what waits.
+
+        Of states beyond a number go the oldest, those that are cleared first: the topics.
+        """
         try:
             self._forget(self._file.prune(time_s - self._oldest_s, self._most_bytes))
         except OSError as error:
             self._blame(error)
+        return self._thin_out() if len(self._state_topics) > _MOST_STATES else []
 
     def close(self) -> None:
         """Save, and let go of the file."""
         self.save()
         self._file.close()
 
-    def _enter(self, letter: Letter, time_s: float) -> Row:
+    def _enter(self, letter: Sealed, time_s: float) -> Row:
         """With the next number, in memory."""
-        added = {"outbox": self.name, "number": self.last + 1}
-        row = Row(self.last + 1, letter.topic, _json(letter.message | added))
+        row = Row(self.last + 1, letter.topic, self._number(letter.text))
         if letter.state_topic is not None:
-            self._unsaved.states[letter.state_topic] = _json((letter.message if letter.state is None else letter.state) | added)
+            state = row.payload if letter.state is None else self._number(letter.state)
+            self.written_states[letter.state_topic] = self._unsaved.states[letter.state_topic] = state
+            self._state_topics.add(letter.state_topic)
         self._counts = replace(self._counts, last=row.number)
         self._waiting[row.number] = None
-        held = self._unsaved.entries
-        held[row.number] = Entry(row, letter.key, time_s)
-        if len(held) > _MOST_HELD:
-            self._forget([held.pop(next(iter(held))).row.number])
+        self._hold(Entry(row, letter.key, time_s))
         return row
+
+    def _number(self, text: str) -> str:
+        """With the name and the next number, before the last brace."""
+        comma = "," if text != "{}" else ""
+        return f'{text[:-1]}{comma}"outbox":"{self.name}","number":{self.last + 1}}}'
+
+    def _hold(self, entry: Entry) -> None:
+        new = self._unsaved
+        new.entries[entry.row.number] = entry
+        new.size += len(entry.row.payload)
+        while len(new.entries) > _MOST_HELD or (new.size > _MOST_HELD_BYTES and len(new.entries) > 1):
+            oldest = new.entries.pop(next(iter(new.entries))).row
+            new.size -= len(oldest.payload)
+            self._forget([oldest.number])
 
     def _knows(self, key: str) -> bool:
         if any(key == entry.key for entry in self._unsaved.entries.values()):
@@ -205,15 +251,33 @@ class Outbox:
             self._blame(error)
             return False
 
-    def _held(self, after: int) -> Iterator[Row]:
-        return (entry.row for number, entry in self._unsaved.entries.items() if number > after)
-
-    def _read(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Without those that the disk does not give."""
+    def _read(self, stored: Iterator[Row], after: int, limit: int, only: Container[int] | None = None) -> list[Row]:
+        """What is on disk, then what is held."""
+        held = (entry.row for number, entry in self._unsaved.entries.items() if number > after)
+        self.is_unread = False
         try:
-            yield from rows
+            return list(islice((row for row in chain(stored, held) if only is None or row.number in only), limit))
         except OSError as error:
-            self._blame(error)
+            self._refuse_to_read(error)
+            return []
+
+    def _refuse_to_read(self, error: OSError) -> None:
+        self.is_unread = True
+        self._blame(error)
+
+    def _thin_out(self) -> list[str]:
+        """A tenth at a time, as all must be read for it."""
+        states = self.states()
+        if self.is_unread:
+            return []
+        gone = sorted(states, key=lambda topic: _rank(states[topic]))[: len(states) - _MOST_STATES * 9 // 10]
+        self._forget_states(gone)
+        return gone
+
+    def _forget_states(self, topics: Iterable[str]) -> None:
+        self._unsaved.states |= dict.fromkeys(topics)
+        self._state_topics -= set(topics)
+        self.save()
 
     def _change_streams(self, streams: dict[str, tuple[str, str]]) -> None:
         self._streams = self._unsaved.streams = streams
@@ -241,3 +305,9 @@ class Outbox:
 
 def _json(message: dict[str, Any]) -> str:
     return json.dumps(message, separators=(",", ":"))
+
+
+def _rank(state: str) -> tuple[bool, int]:
+    """What is cleared comes first, then what is old."""
+    message = json.loads(state)
+    return message.get("state") != "cleared", message["number"]

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -21,6 +21,10 @@ _VERSION = 1
 _PATIENCE_S = 2.0
 """A daemon that is being restarted needs a moment to let go of the file."""
 _AT_ONCE = 8
+_BESIDE = 64
+"""Bytes of a row beside its text, roughly."""
+_SIZE = f"length(payload) + length(topic) + 2 * length(key) + {_BESIDE}"
+"""As `_size_of`: a key is in an index, too."""
 
 _SCHEMA = """
 BEGIN;
@@ -83,6 +87,7 @@ class OutboxFile:
         """
         self._db = _open(path)
         self._beside = path.with_name(path.name + "-last")
+        ((self._bytes,),) = self._select(f"SELECT coalesce(sum({_SIZE}), 0) FROM letter")
         self.name: str = next(self._select("SELECT name FROM outbox"))[0]
         """Made once, with the file."""
 
@@ -130,9 +135,8 @@ class OutboxFile:
         counts: Counts,
     ) -> None:
         """All of it in one transaction. A state of None is deleted; streams of None stay as they are."""
-        rows = [(entry.row.number, entry.key, entry.written_s, entry.row.topic, entry.row.payload) for entry in entries]
         with self._transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO letter VALUES (?, ?, ?, 0, ?, ?)", rows)
+            added = sum(_size_of(entry) for entry in entries if _insert(db, entry))
             db.executemany("UPDATE letter SET acknowledged = 1 WHERE number = ?", [(number,) for number in acknowledged])
             db.executemany("REPLACE INTO state VALUES (?, ?)", [(topic, last) for topic, last in states.items() if last is not None])
             db.executemany("DELETE FROM state WHERE topic = ?", [(topic,) for topic, last in states.items() if last is None])
@@ -140,6 +144,7 @@ class OutboxFile:
                 db.execute("DELETE FROM stream")
                 db.executemany("INSERT INTO stream VALUES (?, ?, ?)", [(source, *rest) for source, rest in streams.items()])
             db.execute("UPDATE outbox SET last = ?, gone = ?, dropped = ?", (counts.last, counts.gone, counts.dropped))
+        self._bytes += added
 
     def note_last(self, last: int) -> None:
         """The highest number given, for when the disk is full: in place, in a small file beside, which needs no room."""
@@ -159,15 +164,20 @@ class OutboxFile:
             return 0
 
     def prune(self, written_s: float, most_bytes: int) -> list[int]:
-        """The numbers that went: what was written before, then the oldest while too much is left, those that are acknowledged first."""
+        """The numbers that went: what is acknowledged and was written before, then the oldest while the letters are too large, those
+        that are acknowledged first and the newest never.
+
+        Age takes nothing else: a clock that was set between two runs makes all that waits look old.
+        """
         with self._transaction() as db:
-            gone = _delete(db, "WHERE written_s < ?", written_s)
-            while _used_bytes(db) > most_bytes and (some := _delete(db, "ORDER BY acknowledged DESC, number LIMIT ?", _AT_ONCE)):
-                gone |= some
+            gone = _delete(db, "WHERE acknowledged = 1 AND written_s < ?", written_s)
+            while self._bytes - _total(gone) > most_bytes and (some := _delete(db, _OLDEST, _AT_ONCE)):
+                gone += some
             if gone:
-                waited = sum(not acknowledged for acknowledged in gone.values())
-                db.execute("UPDATE outbox SET gone = max(gone, ?), dropped = dropped + ?", (max(gone), waited))
-        return list(gone)
+                highest, waited = max(one.number for one in gone), sum(not one.acknowledged for one in gone)
+                db.execute("UPDATE outbox SET gone = max(gone, ?), dropped = dropped + ?", (highest, waited))
+        self._bytes -= _total(gone)
+        return [one.number for one in gone]
 
     def close(self) -> None:
         """Never raises: what was written is on disk."""
@@ -191,17 +201,33 @@ class OutboxFile:
                 raise
 
 
-def _delete(db: sqlite3.Connection, which: str, given: float) -> dict[int, bool]:
-    """Number, and whether it was acknowledged, of each row that goes."""
-    gone: dict[int, bool] = dict(db.execute(f"SELECT number, acknowledged FROM letter {which}", (given,)))
-    db.executemany("DELETE FROM letter WHERE number = ?", [(number,) for number in gone])
+_OLDEST = "WHERE number < (SELECT max(number) FROM letter) ORDER BY acknowledged DESC, number LIMIT ?"
+
+
+def _size_of(entry: Entry) -> int:
+    return len(entry.row.payload) + len(entry.row.topic) + 2 * len(entry.key) + _BESIDE
+
+
+def _insert(db: sqlite3.Connection, entry: Entry) -> bool:
+    """Whether its key was new."""
+    row = entry.row.number, entry.key, entry.written_s, entry.row.topic, entry.row.payload
+    return db.execute("INSERT OR IGNORE INTO letter VALUES (?, ?, ?, 0, ?, ?)", row).rowcount == 1
+
+
+class _Gone(NamedTuple):
+    number: int
+    acknowledged: int
+    size: int
+
+
+def _delete(db: sqlite3.Connection, which: str, given: float) -> list[_Gone]:
+    gone = [_Gone(*row) for row in db.execute(f"SELECT number, acknowledged, {_SIZE} FROM letter {which}", (given,))]
+    db.executemany("DELETE FROM letter WHERE number = ?", [(one.number,) for one in gone])
     return gone
 
 
-def _used_bytes(db: sqlite3.Connection) -> int:
-    """Of the pages that hold something; the others are used again."""
-    pages, free, size = (int(db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size"))
-    return (pages - free) * size
+def _total(gone: Iterable[_Gone]) -> int:
+    return sum(one.size for one in gone)
 
 
 _FULL = ("disk is full", "disk I/O error", "No space left", "File too large")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Monitor:
             "cardiogloss-test",
             password,
             on_message=self._asked,
-            on_state=lambda connected, why: (self.delivery.on_connected if connected else self.delivery.on_lost)(),
+            on_state=self._note,
             on_published=self.delivery.on_published,
             on_refused=self.delivery.on_refused,
         )
@@ -72,6 +73,12 @@ class Monitor:
         # Without a farewell, which takes up to a second.
         self.broker._client.disconnect()
         self.broker.stop()
+
+    def _note(self, connected: bool, why: str) -> None:
+        if connected:
+            self.delivery.on_connected(self.broker.most_inflight)
+        else:
+            self.delivery.on_lost()
 
     def _asked(self, topic: str, payload: bytes, retained: bool) -> None:
         asked = json.loads(payload)
@@ -301,6 +308,128 @@ def test_what_the_broker_refuses_waits_for_the_next_connect_and_holds_up_nothing
     broker.restart()
     wait_for(lambda: not monitor.outbox.waiting_count, "the refused one")
     assert monitor.delivery.counts["refused"] == 1
+
+
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_a_letter_too_large_for_the_broker_holds_up_no_other_and_arrives_once_it_may(
+    version: str, tmp_path: Path, scope: ExitStack, watch: Callable[..., Monitor], listen: Callable[..., Subscriber]
+) -> None:
+    """Its state, too, is too large."""
+    broker = scope.enter_context(Mosquitto(tmp_path, "allow_anonymous true\nmax_packet_size 4000"))
+    subscriber = listen(broker.port, asks=False)
+    monitor = watch(broker.port, version=version).start()
+    large = Letter(ALERT, {"id": "large", "x": "x" * 9000}, "large/1", f"{ALERT}/large")
+    monitor.delivery.put(*map(letter, range(1, 6)), large, *map(letter, range(6, 11)))
+    wait_for(lambda: monitor.outbox.waiting_count == 1 and monitor.delivery.counts["refused"] >= 2, patience_s=40)
+    assert set(subscriber.numbers) == set(range(1, 12)) - {6}
+    broker.restart()
+    wait_for(lambda: monitor.delivery.counts["refused"] >= 4, "the second turn of both", 40)
+    monitor.delivery.put(letter(11))
+    wait_for(lambda: monitor.outbox.last == 12 and monitor.outbox.waiting_count == 1)
+    reconnects = monitor.broker.reconnects
+    time.sleep(0.5)
+    assert monitor.broker.connected and monitor.broker.reconnects == reconnects, "one turn in a connection"
+    broker.configure("allow_anonymous true")
+    broker.restart()
+    wait_for(lambda: not monitor.outbox.waiting_count and monitor.delivery._is_idle(), "the large one")
+    assert not monitor.delivery._aside
+
+
+def test_few_are_offered_to_a_broker_that_takes_few_and_one_at_least(tmp_path: Path) -> None:
+    for most, expected in ((10, 8), (2, 1), (65535, 16)):
+        delivery = Delivery(Outbox(tmp_path / f"{most}.db", 1 << 26, 1e9), Supervisor(), RESENT)
+        taken: list[str] = []
+        delivery.start(lambda topic, payload, *rest, taken=taken: taken.append(payload) or len(taken))
+        delivery.put(*[Letter(ALERT, {"id": i}, f"{i}/1") for i in range(30)])
+        delivery.on_connected(most)
+        wait_for(lambda taken=taken, expected=expected: len(taken) == expected)
+        delivery.ask(lambda outbox: None).result(5)
+        assert len(taken) == expected
+        delivery.close(0.1)
+
+
+def test_what_was_refused_comes_after_all_others_once_in_a_connection(tmp_path: Path) -> None:
+    """Against a client that takes all; numbers 2 and 4 and one state are refused whenever they come."""
+    delivery = Delivery(Outbox(tmp_path / "home.db", 1 << 26, 1e9), Supervisor(), RESENT)
+    taken: list[str] = []
+
+    def publish(topic: str, payload: str, qos: int, retain: bool, properties: Properties | None) -> int:
+        taken.append(topic if retain else str(json.loads(payload)["number"]))
+        answer = partial(delivery.on_refused, why="no") if taken[-1] in ("2", "4", "state/0") else delivery.on_published
+        answer(len(taken))
+        return len(taken)
+
+    delivery.start(publish)
+    delivery.put(*[Letter(ALERT, {"id": i}, f"{i}/1", f"state/{i % 2}") for i in range(1, 6)])
+    delivery.ask(lambda outbox: None).result(5)
+    delivery.on_connected()
+    wait_for(lambda: len(taken) == 7)
+    delivery.on_lost()
+    delivery.put(Letter(ALERT, {"id": 6}, "6/1"))
+    delivery.on_connected()
+    wait_for(lambda: len(taken) == 12)
+    delivery.put(Letter(ALERT, {"id": 7}, "7/1"))
+    wait_for(lambda: len(taken) == 13)
+    delivery.close(0.1)
+    assert sorted(taken[:2]) == ["state/0", "state/1"] and taken[2:7] == ["1", "2", "3", "4", "5"]
+    assert taken[7:] == ["state/1", "6", "2", "4", "state/0", "7"]
+
+
+def test_while_the_disk_cannot_be_read_nothing_is_passed_over_and_no_end_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(tmp_path / "home.db", 1 << 26, 1e9)
+    delivery = Delivery(outbox, Supervisor(), RESENT)
+    taken: list[dict[str, Any]] = []
+
+    def publish(topic: str, payload: str, *rest: Any) -> int:
+        taken.append(json.loads(payload))
+        delivery.on_published(len(taken))
+        return len(taken)
+
+    def refuse(after: int) -> Iterator[Any]:
+        raise OSError("disk I/O error")
+        yield
+
+    with monkeypatch.context() as broken:
+        broken.setattr(outbox._file, "rows", refuse)
+        broken.setattr(outbox._file, "rows_waiting", refuse)
+        delivery.start(publish)
+        delivery.put(*[Letter(ALERT, {"id": i}, f"{i}/1") for i in range(3)])
+        delivery.resend("another", 0)
+        delivery.on_connected()
+        for _ in range(3):
+            delivery.ask(lambda outbox: None).result(5)
+        assert taken == []
+    wait_for(lambda: taken and "type" in taken[-1])
+    delivery.close(0.1)
+    assert [told.get("number") for told in taken] == [1, 2, 3, 1, 2, 3, None]
+
+
+def test_a_letter_does_not_make_all_states_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(tmp_path / "home.db", 1 << 26, 1e9)
+    delivery = Delivery(outbox, Supervisor(), RESENT)
+    taken: list[str] = []
+    delivery.start(lambda topic, *rest: taken.append(topic) or len(taken))
+    delivery.on_connected()
+    delivery.ask(lambda outbox: None).result(5)
+    monkeypatch.setattr(outbox._file, "states", lambda: pytest.fail("read"))
+    delivery.put(letter(1), letter(1))
+    wait_for(lambda: len(taken) == 2)
+    delivery.close(0.1)
+    assert sorted(taken) == [ALERT, f"{ALERT}/f1"]
+
+
+def test_behind_a_disk_that_hangs_what_is_held_is_bounded_in_bytes_and_wakes_the_thread_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 100_000)
+    delivery = Delivery(Outbox(tmp_path / "home.db", 1 << 26, 1e9), Supervisor(), RESENT)
+    for i in range(100):
+        delivery.put(Letter(ALERT, {"id": i, "uv": [1000] * 1000}, f"{i}/1"))
+    assert delivery.counts["dropped"] == 100 - len(delivery._letters) and 15 <= len(delivery._letters) <= 20
+    assert delivery._said.qsize() == 1
+    delivery.put(Letter(ALERT, {"id": 0, "x": "x" * 200_000}, "large/1"))
+    assert [held.key for held in delivery._letters] == ["large/1"]
+    delivery.close(0.0)
 
 
 def test_retained_states_come_back_to_a_broker_that_forgot_them_and_go_when_they_are_taken_back(

@@ -42,8 +42,10 @@ class Client:
         self.states: list[tuple[bool, str]] = []
         self.published: list[int] = []
         self.refused: list[tuple[int, str]] = []
+        self.refusals: list[str] = []
         config = Mqtt(host=settings.pop("host", "127.0.0.1"), port=port, **settings)
-        self.broker = Broker(config, name, password, will, self._on_message, self._on_state, self.published.append, self._on_refused)
+        heard = self._on_message, self._on_state, self.published.append, self._on_refused, self.refusals.append
+        self.broker = Broker(config, name, password, will, *heard)
 
     def _on_message(self, topic: str, payload: bytes, retained: bool) -> None:
         self.messages.append((topic, payload, retained))
@@ -55,7 +57,7 @@ class Client:
         self.refused.append((mid, why))
 
     def told(self, words: str) -> bool:
-        return any(words in why for _, why in self.states)
+        return any(words in why for _, why in self.states) or any(words in why for why in self.refusals)
 
     def connect(self) -> Client:
         self.broker.start()
@@ -523,7 +525,7 @@ def test_a_refused_subscription_is_told_with_its_filter(
     client.connect()
     client.broker.subscribe("site/asked/later")
     wait_for(lambda: client.told("site/asked/before") and client.told("site/asked/later"))
-    assert client.broker.connected and all(connected for connected, _ in client.states)
+    assert client.broker.connected and len(client.states) == 1, "a refusal is no change of the connection"
     client.broker.subscribe("site/open")
     subscribed(client, broker.port, "site/open")
     assert not client.told("site/open")
@@ -555,6 +557,122 @@ def test_a_message_that_the_broker_refuses_is_not_called_published(tmp_path: Pat
     wait_for(lambda: client.told("refused a message: Not authorized"))
     assert client.published == []
     assert [refused for refused, _ in client.refused] == [mid] and client.refused[0][1].startswith("Not authorized")
+    client.broker.publish("site/a/alert", b"x", qos=1)
+    wait_for(lambda: len(client.refused) == 2)
+    assert len(client.refusals) == len(client.states) == 1, "told once, and as no change of the connection"
+
+
+def test_only_what_the_broker_acknowledged_is_called_published(mosquitto: Mosquitto, make: Callable[..., Client]) -> None:
+    client = make(mosquitto.port).connect()
+    for _ in range(50):
+        client.broker.publish("site/a/scores", b"x")
+    mid = client.broker.publish("site/a/alert", b"x", qos=1)
+    wait_for(lambda: mid in client.published)
+    assert client.published == [mid]
+
+
+class Strict(threading.Thread):
+    """A peer of MQTT 5 that takes `most` messages at a time, says so, is slow, and hangs up on one that sends more (section 3.3.4)."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(daemon=True)
+        self.most, self.hang_ups, self.highest = most, 0, 0
+        self.taken: list[bytes] = []
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self.lose = False
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._server.accept()
+                with peer:
+                    self._serve(peer, peer.makefile("rb"))
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, peer: socket.socket, stream: Any) -> None:
+        owed: list[bytes] = []
+        peer.settimeout(0.02)
+        data = b""
+        while len(owed) <= self.most:
+            try:
+                data += (new := peer.recv(4096))
+                if not new or (self.lose and b"lose" in data):
+                    self.lose = False
+                    return
+            except TimeoutError:
+                if owed:
+                    peer.sendall(b"\x40\x02" + owed.pop(0))
+            data = self._answer(peer, data, owed)
+            self.highest = max(self.highest, len(owed))
+        self.hang_ups += 1
+
+    def _answer(self, peer: socket.socket, data: bytes, owed: list[bytes]) -> bytes:
+        while len(data) >= 2 and len(data) >= 2 + data[1]:
+            kind, body, data = data[0], data[2 : 2 + data[1]], data[2 + data[1] :]
+            if kind >> 4 == 1:
+                peer.sendall(b"\x20\x06\x00\x00\x03\x21" + self.most.to_bytes(2, "big"))
+            elif kind >> 4 == 3:
+                end = 2 + int.from_bytes(body[:2], "big")
+                owed.append(body[end : end + 2])
+                self.taken.append(body[end + 3 :])
+        return data
+
+
+@pytest.mark.parametrize("most", [1, 10])
+def test_no_more_is_in_flight_than_the_broker_allows_from_the_first_packet_on(
+    most: int, scope: ExitStack, make: Callable[..., Client]
+) -> None:
+    """What waited in memory, what was in flight when the connection was lost, and what is new."""
+    peer = Strict(most)
+    peer.start()
+    scope.callback(peer.close)
+    client = make(peer.port, version="5")
+    sent = [f"{number}".encode() for number in range(25)]
+    mids = [client.broker.publish("a", payload, qos=1) for payload in sent]
+    client.connect()
+    assert client.broker.most_inflight == most
+    wait_for(lambda: len(client.published) == 25)
+    assert peer.taken == sent and peer.highest <= most
+    peer.lose = True
+    later = [b"lose", *(f"later {number}".encode() for number in range(20))]
+    mids += [client.broker.publish("a", payload, qos=1) for payload in later]
+    wait_for(lambda: len(client.published) == 46)
+    assert client.published == mids and list(dict.fromkeys(peer.taken)) == sent + later
+    assert peer.hang_ups == 0 and client.broker.reconnects == 1 and peer.highest <= most
+
+
+def test_what_is_larger_than_the_broker_allows_is_refused_and_not_sent(
+    tmp_path: Path, scope: ExitStack, make: Callable[..., Client]
+) -> None:
+    broker = scope.enter_context(Mosquitto(tmp_path, "allow_anonymous true\nmax_packet_size 2000"))
+    client = make(broker.port, version="5")
+    before = [client.broker.publish("site/a", bytes(size), qos=1) for size in (5000, 10)]
+    client.connect()
+    wait_for(lambda: client.published and client.refused)
+    assert client.published == before[1:] and [mid for mid, _ in client.refused] == before[:1]
+    properties = Properties(user=(("name", "x" * 500),))
+    mids = [client.broker.publish("site/a", bytes(1600), qos=1, properties=one) for one in (None, properties)]
+    wait_for(lambda: mids[0] in client.published)
+    assert client.refused[1][0] == mids[1] and "2000 bytes" in client.refused[1][1]
+    assert client.broker.publish("site/a", bytes(5000)) is None and client.broker.dropped == 1
+    assert client.broker.reconnects == 0 and len(client.states) == 1
+
+
+def test_a_message_that_the_broker_hangs_up_on_is_set_aside_after_three_times_and_the_others_go_on(
+    tmp_path: Path, scope: ExitStack, make: Callable[..., Client]
+) -> None:
+    """MQTT 3.1.1 has no words for it."""
+    broker = scope.enter_context(Mosquitto(tmp_path, "allow_anonymous true\nmax_packet_size 2000"))
+    client = make(broker.port, version="3.1.1").connect()
+    sizes = [10] * 5 + [5000] + [10] * 5 + [6000] + [10] * 5
+    mids = [client.broker.publish("site/a", bytes(size), qos=1) for size in sizes]
+    wait_for(lambda: len(client.refused) == 2 and len(client.published) == 15)
+    assert [mid for mid, _ in client.refused] == [mids[5], mids[11]]
+    assert sorted(client.published) == sorted(set(mids) - {mids[5], mids[11]})
+    assert client.broker.reconnects <= 12
 
 
 def test_a_callback_that_raises_does_not_stop_the_messages(

@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edge import outbox as module
 from edge.outbox import Letter, Outbox
+from edge.outbox_file import Entry, Row
 from kernels.findings import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -123,16 +124,14 @@ class Model(RuleBasedStateMachine):
 
     @rule(step_s=st.integers(0, 60))
     def age(self, step_s: int) -> None:
-        """Only what is on disk ages: the rest goes there as soon as it can."""
+        """Only what arrived ages, once the disk knows it."""
         self.time_s += step_s
         self.outbox.save()
         self._saved()
         self.outbox.prune(self.time_s)
-        gone = [one for one in self.told if one.on_disk and one.time_s < self.time_s - 100]
+        gone = [one for one in self.told if one.on_disk and one.number in self.noted and one.time_s < self.time_s - 100]
         self.told = [one for one in self.told if one not in gone]
         self.gone = max([self.gone, *(one.number for one in gone)])
-        self.dropped += sum(not one.acknowledged for one in gone)
-        self.noted_dropped += sum(one.number not in self.noted for one in gone)
 
     @rule()
     def reopen(self) -> None:
@@ -331,18 +330,99 @@ def test_size_takes_what_is_acknowledged_first_then_the_oldest_and_the_file_stay
     outbox.close()
 
 
-def test_age_takes_letters_whether_they_arrived_or_not(path: Path) -> None:
+def test_age_takes_what_arrived_and_a_clock_that_was_set_takes_nothing_that_waits(path: Path) -> None:
+    """As on a device without a battery: 1970 in the first run, today in the second."""
     outbox = open_outbox(path, oldest_s=100)
     for i in range(10):
         outbox.write([letter(f"{i}/1")], 10.0 * i)
     outbox.acknowledge([1, 2, 3])
-    outbox.save()
-    outbox.prune(145.0)
+    outbox.close()
+    outbox = open_outbox(path, oldest_s=100)
+    outbox.prune(115.0)
+    assert [row.number for row in outbox.since(0, 100)] == list(range(3, 11))
+    outbox.write([letter("new/1")], 1.7e9)
+    outbox.prune(1.7e9)
     for _ in range(2):
-        assert [row.number for row in outbox.since(0, 100)] == [6, 7, 8, 9, 10] == [row.number for row in outbox.waiting(0, 100)]
-        assert (outbox.first, outbox.dropped) == (6, 2)
+        assert [row.number for row in outbox.since(0, 100)] == list(range(4, 12)) == [row.number for row in outbox.waiting(0, 100)]
+        assert (outbox.first, outbox.dropped) == (4, 0)
         outbox._file.close()
         outbox = open_outbox(path, oldest_s=100)
+
+
+def test_states_take_no_room_from_letters_and_the_newest_letter_stays_whatever_its_size(path: Path) -> None:
+    outbox = open_outbox(path, most_bytes=50_000)
+    for i in range(300):
+        outbox.write([letter(f"{i}/1", f"f{i}", state={"pad": "x" * 700})], i)
+        outbox.acknowledge([i + 1])
+    for i in range(300):
+        outbox._unsaved.states[f"other/{i}"] = json.dumps({"state": "raised", "number": i, "pad": "x" * 1000})
+    outbox.save()
+    outbox.prune(300)
+    kept = outbox.since(0, 1000)
+    assert 40_000 < sum(len(row.payload) for row in kept) < 50_000 and len(outbox.states()) == 600
+    outbox.write([letter("large/1", size=200_000)], 301)
+    outbox.prune(301)
+    assert [row.number for row in outbox.waiting(0, 9)] == [301] and outbox.dropped == 0
+    outbox.close()
+
+
+def test_the_size_is_that_of_the_rows_whatever_came_went_and_was_told_twice(path: Path) -> None:
+    """By one sum over the table, against the running one."""
+    outbox = open_outbox(path, most_bytes=40_000)
+    generator = random.Random(3)
+    for i in range(200):
+        outbox.write([letter(f"{generator.randrange(150)}/1", size=generator.randrange(3000))], i)
+        outbox.acknowledge([generator.randrange(1, 100)])
+        outbox._file.write([Entry(Row(10_000 + i, "t", "twice"), "0/1", 0.0)] * outbox._file.knows("0/1"), [], {}, None, outbox._counts)
+        outbox.prune(i)
+        rows = outbox._file._db.execute("SELECT key, topic, payload FROM letter").fetchall()
+        assert outbox._file._bytes == sum(2 * len(key) + len(topic) + len(payload) + 64 for key, topic, payload in rows)
+    assert outbox.first > 1
+    outbox.close()
+
+
+def test_states_are_bounded_and_the_oldest_that_are_cleared_go_first(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_STATES", 20)
+    outbox = open_outbox(path)
+    gone = []
+    for i in range(1, 22):
+        state = {"state": "raised" if i < 4 else "cleared"}
+        outbox.write([Letter("t", {"id": i}, f"{i}/1", f"s{i}", state)], 0)
+        gone += outbox.prune(0)
+    assert gone == ["s4", "s5", "s6"]
+    assert list(outbox.states()) == sorted(f"s{i}" for i in (1, 2, 3, *range(7, 22)))
+    outbox.close()
+    outbox = open_outbox(path)
+    assert len(outbox.states()) == 18 == len(outbox._state_topics)
+    outbox.close()
+
+
+def test_where_the_disk_refuses_to_be_read_nothing_is_given_and_no_letter_overtakes_another(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = open_outbox(path)
+    outbox.write([letter(f"{i}/1") for i in range(3)], 0)
+    monkeypatch.setattr(outbox._file, "write", _refuse)
+    outbox.write([letter("late/1")], 0)
+    with monkeypatch.context() as broken:
+        for name in ("rows", "rows_waiting"):
+            broken.setattr(outbox._file, name, lambda after: (_refuse() for _ in "x"))
+        assert outbox.waiting(0, 9) == outbox.since(0, 9) == [] and outbox.is_unread
+    assert [row.number for row in outbox.waiting(0, 9)] == [row.number for row in outbox.since(0, 9)] == [1, 2, 3, 4]
+    assert not outbox.is_unread
+    outbox.close()
+
+
+def test_letters_are_held_for_a_full_disk_only_up_to_a_size(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_HELD_BYTES", 50_000)
+    outbox = open_outbox(path)
+    monkeypatch.setattr(outbox._file, "write", _refuse)
+    for i in range(100):
+        outbox.write([letter(f"{i}/1", size=3000)], 0)
+    held = outbox.waiting(0, 1000)
+    assert 45_000 < sum(len(row.payload) for row in held) <= 50_000 and held[-1].number == 100
+    assert outbox.dropped == 100 - len(held)
+    outbox.close()
 
 
 def test_a_stream_keeps_its_name_over_a_crash_until_it_ends_or_is_another(path: Path) -> None:

@@ -18,24 +18,28 @@ from paho.mqtt.reasoncodes import ReasonCode
 from ..config import Mqtt
 from ..wildcard import check_filter
 from .backoff import Backoff
+from .flight import Flight
 from .stream import check_address
 from .tls import tls_context
 
 OnMessage = Callable[[str, bytes, bool], None]
 """(topic, payload, retained); a retained message is older than the subscription, by an unknown time."""
 OnState = Callable[[bool, str], None]
-"""(connected, why), after each change, each failed attempt and each refusal."""
+"""(connected, why), after each change and each failed attempt, and at no other time."""
 OnPublished = Callable[[int], None]
-"""(mid) that the broker has taken over; for QoS 0, that went into the socket."""
+"""(mid) of QoS 1 that the broker has taken over."""
 OnRefused = Callable[[int, str], None]
-"""(mid, why) that the broker will not have; only MQTT 5 tells."""
+"""(mid, why) of QoS 1 that the broker will not have, and that is not sent again. MQTT 5 tells; else it shows when the broker hangs up."""
+OnRefusal = Callable[[str], None]
+"""(words) of a subscription or a message that the broker refused, the same words once in a connection."""
 
 _QUEUED = 1000
 """Messages of QoS 1 held in memory for a broker that is away."""
 _INFLIGHT = {"3.1.1": 100, "5": 20, "auto": 20}
-"""Sent and not yet acknowledged. An MQTT 5 broker sets its own limit and hangs up above it; those in use allow 20 and more."""
+"""Sent and not yet acknowledged. An MQTT 5 broker hangs up above its own limit; some allow 10, and the lower of the two holds."""
 _HANG_UPS = 3
 """Some brokers that know no MQTT 5 hang up on it; so does whatever stands before one that is just away."""
+_TOLD = 100
 _FAREWELL_S = 3.0
 
 _SILENCE = "Keep alive timeout"
@@ -77,8 +81,8 @@ class Properties:
 class Broker:
     """The only owner of the one connection to the MQTT broker: it connects, connects again for ever, and subscribes anew each time.
 
-    The callbacks run in the network thread, some even under a lock of paho's: they must only put what they get
-    into a queue, and take no lock that is held around a call of this class. One that raises is logged.
+    The callbacks run in the network thread, some even under a lock of paho's, and `on_refused` in that of `publish`, too: they must
+    only put what they get into a queue, and take no lock that is held around a call of this class. One that raises is logged.
     """
 
     def __init__(
@@ -91,8 +95,9 @@ class Broker:
         on_state: OnState = lambda connected, why: None,
         on_published: OnPublished = lambda mid: None,
         on_refused: OnRefused = lambda mid, why: None,
+        on_refusal: OnRefusal | None = None,
     ) -> None:
-        """`will` is the (topic, payload) that the broker publishes, retained, when this program is lost.
+        """`will` is the (topic, payload) that the broker publishes, retained, when this program is lost. Refusals are logged by default.
 
         Raises ConfigError where the host can have no such name, or the files of TLS cannot be used.
         """
@@ -102,13 +107,15 @@ class Broker:
         self._on_state = on_state
         self._on_published = on_published
         self._on_refused = on_refused
+        self._on_refusal = on_refusal or _log_refusal
+        self._told: set[str] = set()
         self._filters: dict[str, int] = {}
         self._phase: _Phase = "away"
         self._begun = False
         self._lock = threading.Lock()
         self._asked: dict[int, str] = {}
         self._answered: dict[int, ReasonCode] = {}
-        self._connects = 0
+        self._connects = self._turned_away = 0
         self.received = 0
         """Messages handed on."""
         self.refused = 0
@@ -117,6 +124,7 @@ class Broker:
         """Messages that were to be published and could be neither sent nor queued."""
         check_address(*self._address)
         self._client = _make_client(config, client_id, password)
+        self._flight = Flight(self._client, _INFLIGHT[config.version])
         self._hang_ups = 0
         self._speak("3.1.1" if config.version == "3.1.1" else "5")
         if will is not None:
@@ -145,6 +153,11 @@ class Broker:
     def version(self) -> str:
         """Of the protocol, in this connection or the next attempt."""
         return "5" if self._client.protocol == MQTTProtocolVersion.MQTTv5 else "3.1.1"
+
+    @property
+    def most_inflight(self) -> int:
+        """Messages of QoS 1 at a time that both sides allow; what is more waits in memory."""
+        return self._flight.most
 
     @property
     def reconnects(self) -> int:
@@ -186,13 +199,18 @@ class Broker:
     def publish(
         self, topic: str, payload: bytes | str, qos: int = 0, retain: bool = False, properties: Properties | None = None
     ) -> int | None:
-        """The mid that `on_published` or `on_refused` will name, maybe before this returns; None where the message was dropped.
+        """The mid that, for QoS 1, `on_published` or `on_refused` will name, maybe before this returns; None where it was dropped.
 
-        Without a connection QoS 0 is dropped and QoS 1 queued, in memory only. Raises ValueError for a topic with a wildcard.
+        Without a connection QoS 0 is dropped and QoS 1 queued, in memory only. What is larger than the broker allows is not sent; for
+        QoS 1 its mid is below 0. Raises ValueError for a topic with a wildcard.
         """
         if qos == 0 and not self.connected:
             return self._drop()
-        info = self._client.publish(topic, payload, qos, retain, properties.pack() if properties else None)
+        data = payload.encode() if isinstance(payload, str) else payload
+        packed = properties.pack() if properties else None
+        if self.connected and self._flight.is_too_large(topic, data, packed):
+            return self._turn_away() if qos else self._drop()
+        info = self._client.publish(topic, data, qos, retain, packed)
         queued = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos > 0
         return info.mid if queued or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else self._drop()
 
@@ -200,6 +218,22 @@ class Broker:
         with self._lock:
             self.dropped += 1
         return None
+
+    def _turn_away(self) -> int:
+        with self._lock:
+            self._turned_away += 1
+            mid = -self._turned_away
+        self._refuse(mid, self._flight.too_large)
+        return mid
+
+    def _refuse(self, mid: int, why: str) -> None:
+        self._on_refused(mid, why)
+        self._tell(f"the broker refused a message: {why}")
+
+    def _tell(self, words: str) -> None:
+        if words not in self._told and len(self._told) < _TOLD:
+            self._told.add(words)
+            self._on_refusal(words)
 
     def _ask(self, topic_filter: str, qos: int) -> None:
         _, mid = self._client.subscribe(topic_filter, qos)
@@ -215,7 +249,7 @@ class Broker:
                 return
             topic_filter, answer = self._asked.pop(mid), self._answered.pop(mid)
         if answer.is_failure:
-            self._on_state(self.connected, f"the broker refused to subscribe to {topic_filter}: {_in_words(answer)}")
+            self._tell(f"the broker refused to subscribe to {topic_filter}: {_in_words(answer)}")
 
     def _speak(self, version: Literal["3.1.1", "5"]) -> None:
         # paho changes it so itself where a broker refuses 3.1.1. With another client what waits, and its mids, would be lost.
@@ -239,11 +273,16 @@ class Broker:
         with self._lock:
             self._asked.clear()
             self._answered.clear()
+        self._told.clear()
+        refused = self._flight.begin(properties)
         self._phase = "connected"
         self._connects += 1
         for topic_filter, qos in self._filters.copy().items():
             self._ask(topic_filter, qos)
         self._on_state(True, f"connected to {self._config.address} in MQTT {self.version}")
+        # Only now: what is refused before a connection would be offered again in it.
+        for mid, why in refused.items():
+            self._refuse(mid, why)
 
     def _refused(self, reason: ReasonCode) -> None:
         self._phase = "refused"
@@ -260,6 +299,8 @@ class Broker:
 
     def _disconnected(self, client: Client, userdata: Any, flags: DisconnectFlags, reason: ReasonCode, properties: Packed | None) -> None:
         last, self._phase = self._phase, "away"
+        if last == "connected" and reason.is_failure and str(reason) != _SILENCE:
+            self._flight.end()
         if last == "connected" and reason.is_failure and not flags.is_disconnect_packet_from_server:
             self._on_state(False, f"lost {self._config.address}, which said no reason: it, or the network, failed, or {_TWIN}")
         elif last == "connected":
@@ -289,9 +330,12 @@ class Broker:
         self._on_message(topic, bytes(message.payload), message.retain)
 
     def _published(self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Packed | None) -> None:
+        if not self._flight.holds(mid):
+            # QoS 0, which only went into the socket.
+            return
+        self._flight.answered()
         if reason.is_failure:
-            self._on_refused(mid, _in_words(reason))
-            self._on_state(self.connected, f"the broker refused a message: {_in_words(reason)}")
+            self._refuse(mid, _in_words(reason))
         else:
             self._on_published(mid)
 
@@ -319,3 +363,7 @@ def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
 def _in_words(reason: ReasonCode) -> str:
     hint = _HINTS.get(str(reason))
     return f"{reason}; {hint}" if hint else str(reason)
+
+
+def _log_refusal(words: str) -> None:
+    structlog.get_logger().warning("refused by the broker", why=words)
