@@ -14,6 +14,11 @@ from .message import SCHEMA
 from .quality import State
 from .strip import Strip
 
+LONGEST_STRIP_S, MOST_LEADS = 60.0, 16
+"""Nobody draws a longer or wider strip, however little room it takes in a message."""
+FARTHEST_S = 1e10
+"""A stream lasts for less than three hundred years."""
+
 
 class _Part(BaseModel):
     """What a later version adds is ignored, so that a reader need not change with it."""
@@ -65,11 +70,11 @@ class VitalsMessage(_FromSource):
 
 
 class StripPart(_Part):
-    """A few seconds of the leads."""
+    """A few seconds of the leads, a minute at most."""
 
-    start_s: float
-    rate_hz: float = Field(gt=0)
-    leads: list[str]
+    start_s: float = Field(ge=-FARTHEST_S, le=FARTHEST_S)
+    rate_hz: float = Field(ge=1, le=10_000)
+    leads: list[Annotated[str, Field(max_length=40)]] = Field(max_length=MOST_LEADS)
     uv: list[list[Annotated[int, Field(ge=-(2**63), lt=2**63)] | None]]
     """Microvolts, lead by lead; null where there is no signal."""
 
@@ -77,7 +82,13 @@ class StripPart(_Part):
     def _as_long_as_each_other(self) -> StripPart:
         if len(self.uv) != len(self.leads) or len(set(map(len, self.uv))) > 1:
             raise ValueError("uv must hold equally many values for each lead")
+        if self.length_s > LONGEST_STRIP_S:
+            raise ValueError(f"uv must hold {LONGEST_STRIP_S:g} s at most")
         return self
+
+    @property
+    def length_s(self) -> float:
+        return len(self.uv[0] if self.uv else ()) / self.rate_hz
 
 
 class DecidedPart(_Part):
@@ -221,16 +232,32 @@ MESSAGES: dict[str, type[BaseModel]] = {
 
 
 def to_strip(parts: Sequence[StripPart]) -> Strip:
-    """Strips of one alert that follow each other, as one [leads, n]; what lies between them is NaN."""
-    first = parts[0]
-    leads = tuple(dict.fromkeys(lead for part in parts for lead in part.leads))
-    ends = [round((part.start_s - first.start_s) * first.rate_hz) + len(part.uv[0] if part.uv else ()) for part in parts]
+    """Strips of one alert that follow each other, as one [leads, n]; what lies between them is NaN.
+
+    A part is left out that begins before the first, has another rate, or makes the whole longer or wider than one part may be.
+    """
+    first, *others = parts
+    whole = [first]
+    for part in others:
+        whole += [part] if _belongs(part, whole) else []
+    leads = _leads_of(whole)
+    begins = [round((part.start_s - first.start_s) * first.rate_hz) for part in whole]
+    ends = [at + len(part.uv[0] if part.uv else ()) for at, part in zip(begins, whole, strict=True)]
     samples = np.full((len(leads), max(ends)), np.nan, np.float32)
-    for part in parts:
-        at = round((part.start_s - first.start_s) * first.rate_hz)
+    for at, part in zip(begins, whole, strict=True):
         for lead, uv in zip(part.leads, part.uv, strict=True):
             samples[leads.index(lead), at : at + len(uv)] = np.array(uv, np.float64) / 1000
     return Strip(first.start_s, first.rate_hz, leads, samples)
+
+
+def _belongs(part: StripPart, before: Sequence[StripPart]) -> bool:
+    first, after_s = before[0], part.start_s - before[0].start_s
+    is_near = after_s >= 0 and after_s + part.length_s <= LONGEST_STRIP_S
+    return is_near and part.rate_hz == first.rate_hz and len(_leads_of([*before, part])) <= MOST_LEADS
+
+
+def _leads_of(parts: Sequence[StripPart]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lead for part in parts for lead in part.leads))
 
 
 def to_alert(state: AlertState, begun_time: float) -> Alert:
@@ -249,6 +276,7 @@ def to_alert(state: AlertState, begun_time: float) -> Alert:
         score=state.score,
         why=state.why,
         acknowledged_by=state.acknowledged_by,
+        silenced=state.silenced,
         heart_rate_bpm=state.heart_rate_bpm,
         quality=state.quality,
         bundle=state.bundle,

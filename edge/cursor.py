@@ -21,15 +21,17 @@ class Cursor:
     """How far alerts were given to this program, in a file that outlives it."""
 
     def __init__(self, path: Path | None) -> None:
-        """Raises ConfigError for a file that is none of ours, OSError for one that cannot be read."""
+        """Writes it at once. Raises ConfigError for a file that is none of ours, or where none can be read and written."""
         self._path = path
+        self._is_changed = True
         self.marks: dict[str, tuple[str, Mark]] = {}
         self.seen: deque[str] = deque(maxlen=_REMEMBERED_ON_DISK)
-        if path and path.exists():
-            self._load(_read_cursor(path))
+        if path:
+            self._open(path)
 
     def confirm(self, given: Given) -> None:
-        """The program has dealt with it, and asked for the next."""
+        """The program has dealt with it, and asked for the next; or there is nothing to deal with."""
+        self._is_changed = True
         if given.outbox:
             name, mark = self.marks.get(given.site, ("", Mark()))
             self.marks[given.site] = given.outbox, mark if name == given.outbox else Mark()
@@ -38,8 +40,8 @@ class Cursor:
             self.seen.append(key_of(given.message))
 
     def save(self) -> None:
-        """The old or the new file, whatever happens meanwhile. Raises OSError."""
-        if self._path is None:
+        """Where there is news: the old or the new file, whatever happens meanwhile. Raises OSError."""
+        if self._path is None or not self._is_changed:
             return
         outboxes = {site: {"outbox": name, "after": mark.after, "beyond": sorted(mark.beyond)} for site, (name, mark) in self.marks.items()}
         new = self._path.with_name(self._path.name + ".new")
@@ -48,6 +50,16 @@ class Cursor:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._path)
+        self._is_changed = False
+
+    def _open(self, path: Path) -> None:
+        try:
+            if path.exists():
+                self._load(_read_cursor(path))
+            self.save()
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigError(f"the cursor {path} cannot be kept: {why}; name a file in a folder that exists and may be written") from error
 
     def _load(self, read: _CursorFile) -> None:
         self.marks = {site: (place.outbox, Mark(place.after, set(place.beyond))) for site, place in read.sites.items()}

@@ -118,13 +118,14 @@ class Shown:
         parts = [StripPart.model_validate(part) for part in told if part]
         if not parts:
             return None
-        end_s = to_strip(parts[:1]).end_s
+        end_s = parts[0].start_s + parts[0].length_s
         strip = to_strip([part for part in parts if part.start_s <= end_s + _LONGEST_GAP_S])
         begun_time = raised["time"] - (raised["at_s"] - strip.start_s)
         begun = _EPOCH + timedelta(seconds=min(max(begun_time, 0.0), _LAST_TIME))
         title = f"{in_words(raised['finding'])} ({raised['priority']}) {raised['state']} at {raised['at_s']:.0f} s, {raised['source']}"
         name = f"{begun:%Y%m%dT%H%M%S}_{raised['source']}_{raised['finding']}_{raised['id']}"
-        return cls(strip, "".join(filter(str.isprintable, title)), begun, _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME])
+        words = "".join(filter(str.isprintable, title))[:_LONGEST_NAME]
+        return cls(strip, words, begun, _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME])
 
 
 def pages(gallery: Gallery) -> list[Route]:

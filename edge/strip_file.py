@@ -85,7 +85,8 @@ def draw_sheet(axis: Axes, sheet: Sheet, start_s: float, end_s: float) -> None:
     for trace, baseline in zip(sheet.traces_mv, sheet.baselines_mv, strict=True):
         axis.plot(sheet.time_s, trace + baseline, color=INK, lw=0.8)
     axis.set(xlim=(start_s, end_s), ylim=(sheet.low_mv, sheet.high_mv), facecolor=PAPER, aspect=MM_PER_MV / MM_PER_S)
-    axis.set_yticks(sheet.baselines_mv, sheet.leads, fontsize=9, fontweight="bold")
+    # A name of a lead or a site may hold a dollar sign, which would begin a formula.
+    axis.set_yticks(sheet.baselines_mv, sheet.leads, fontsize=9, fontweight="bold", parse_math=False)
     axis.tick_params(left=False)
     for step_s, step_mv, colour, width in ((0.04, 0.1, _GRID_FINE, 0.3), (0.2, 0.5, _GRID_BOLD, 0.5)):
         axis.vlines(_lines(start_s, end_s, step_s), sheet.low_mv, sheet.high_mv, color=colour, lw=width, zorder=0)
@@ -112,7 +113,6 @@ def to_png(strip: Strip, title: str) -> bytes:
     axis = figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], height / whole[1]))
     draw_sheet(axis, sheet, strip.start_s, strip.start_s + seconds)
     axis.set_xlabel("seconds   (25 mm/s, 10 mm/mV)" if strip.leads else "no lead gave a signal", fontsize=8)
-    # A name of a site may hold a dollar sign, which would begin a formula.
     axis.set_title(title, loc="left", fontsize=11, parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
@@ -128,7 +128,8 @@ def to_wfdb(strip: Strip, name: str, begun: datetime | None = None) -> dict[str,
     stored = _FORM.stored(np.where(digits == INVALID, digits, digits.clip(-_FORM.largest, _FORM.largest)))
     lines = [f"{name} {len(strip.leads)} {strip.rate_hz!r} {len(stored)}{_date(begun)}"]
     for lead, signal in zip(strip.leads, stored.T, strict=True):
-        lines.append(f"{name}.dat {_FORM.code} {UNITS_PER_MV!r}(0)/mV {_FORM.code} 0 {_first(signal)} {_checksum(signal)} 0 {lead}")
+        shown = "".join(filter(str.isprintable, lead))
+        lines.append(f"{name}.dat {_FORM.code} {UNITS_PER_MV!r}(0)/mV {_FORM.code} 0 {_first(signal)} {_checksum(signal)} 0 {shown}")
     lines.append(f"# starts at {strip.start_s:.3f} s of its stream")
     return {f"{name}.hea": ("\n".join(lines) + "\n").encode(), f"{name}.dat": _FORM.encode(stored)}
 

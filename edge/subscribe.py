@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,6 +41,7 @@ Told = AlertMessage | EvidenceMessage | AlertState | StatusMessage | SiteMessage
 
 _QUEUED = 10_000
 _LOOK_S = 0.25
+_LONGEST_NAME = 200
 
 _MODELS: dict[str, type[Told]] = {
     "state": AlertState,
@@ -96,6 +97,8 @@ class Subscription:
         self._looked_s = -math.inf
         self._must_check = False
         self._is_closed = False
+        # A signal may close it while it is being closed.
+        self._closing = threading.RLock()
         self._is_connected = threading.Event()
         self._replies: dict[str, queue.SimpleQueue[ReplyMessage]] = {}
         self._on_state = on_state
@@ -141,10 +144,9 @@ class Subscription:
         self._confirm()
         end_s = time.monotonic() + timeout_s
         while not self._is_closed:
-            while self._ready:
-                message = self._next()
-                if message is not None:
-                    return message
+            self._settle()
+            if self._ready:
+                return self._give(self._ready.popleft())
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 break
@@ -162,9 +164,9 @@ class Subscription:
         return self.command(site or self._wanted.site, source, {"command": "silence", "for_s": for_s, "finding": finding, "by": by}, wait_s)
 
     def command(self, site: str, source: str, command: dict[str, Any], wait_s: float = 5.0) -> ReplyMessage:
-        """Any command, and what became of it. Raises TimeoutError, or ValueError where the site is not one."""
-        if site == "+":
-            raise ValueError("name the site of the source: this subscription listens to all")
+        """Any command, and what became of it. Raises TimeoutError, or ConfigError where it does not say which site and source."""
+        _check_one("site", site)
+        _check_one("source", source)
         end_s = time.monotonic() + wait_s
         if not self._is_connected.wait(wait_s):
             raise TimeoutError(f"the broker cannot be reached: {self.why}")
@@ -179,11 +181,12 @@ class Subscription:
             del self._replies[command_id]
 
     def close(self) -> None:
-        """Whoever waits for a message gets none."""
+        """Whoever waits for a message gets none. Any thread may close it, and more than one."""
         self._is_closed = True
         with contextlib.suppress(queue.Full):
             self._inbox.put_nowait(None)
-        self._broker.stop()
+        with self._closing:
+            self._broker.stop()
 
     def __enter__(self) -> Subscription:
         return self
@@ -194,17 +197,22 @@ class Subscription:
     def _confirm(self) -> None:
         if self._pending:
             self._cursor.confirm(self._pending)
-            self._cursor.save()
             self._pending = None
+        self._cursor.save()
 
-    def _next(self) -> Told | None:
-        """None for what is done with at once."""
-        item = self._ready.popleft()
+    def _settle(self) -> None:
+        """Up to the first that the program wants. The cursor must know of these before it: one that ends with it begins there again."""
+        while self._ready and self._is_done_with(item := self._ready[0]):
+            self._cursor.confirm(item)
+            self._ready.popleft()
+        self._cursor.save()
+
+    def _is_done_with(self, item: Given | Told) -> TypeGuard[Given]:
+        return isinstance(item, Given) and (item.message is None or not self._wanted.wants(item.message))
+
+    def _give(self, item: Given | Told) -> Told | None:
         if not isinstance(item, Given):
             return item
-        if item.message is None or not self._wanted.wants(item.message):
-            self._cursor.confirm(item)
-            return None
         self._pending = item
         return item.message
 
@@ -280,8 +288,10 @@ class Subscription:
                 waiting.put(reply)
 
     def _note(self, connected: bool, why: str) -> None:
+        """A refusal comes while connected: nothing was missed, and to ask again at once would only be refused again."""
         self.why = why
-        self._must_check |= connected
+        if connected and not self._is_connected.is_set():
+            self._must_check = True
         (self._is_connected.set if connected else self._is_connected.clear)()
         self._on_state(connected, why)
 
@@ -293,7 +303,7 @@ def subscribe(
     site: str = "+",
     source: str = "+",
     since: Since = "now",
-    cursor: Path | None = None,
+    cursor: Path | str | None = None,
     timeout_s: float = math.inf,
     also: Collection[Kind] = (),
     prefix: str = "cardiogloss",
@@ -321,11 +331,21 @@ def subscribe(
     else:
         told = {"host": host, "port": port, "prefix": prefix, "user": user, "tls": tls, "ca": ca, "certificate": certificate, "key": key}
         broker = fit(Mqtt, told, Path("subscribe"), lambda _: ())
-    wanted = _Wanted(_level("site", site), _level("source", source), since, cursor, timeout_s, frozenset(also))
+    wanted = _Wanted(_level("site", site), _level("source", source), since, Path(cursor) if cursor else None, timeout_s, frozenset(also))
     return Subscription(broker, wanted, password, client_id, on_state)
 
 
 def _level(name: str, text: str) -> str:
-    if not text or set(text) & set("/#\0") or ("+" in text and text != "+"):
-        raise ConfigError(f"{name} {text!r} must be one name, or + for all")
+    if text != "+" and not _is_one(text):
+        raise ConfigError(f"{name} {text[:_LONGEST_NAME]!r} must be one name, or + for all")
     return text
+
+
+def _check_one(name: str, text: str) -> None:
+    if not _is_one(text):
+        raise ConfigError(f"{name} {text[:_LONGEST_NAME]!r} must be one name: a command goes to one source of one site")
+
+
+def _is_one(text: str) -> bool:
+    """Whether it can be a level of a topic."""
+    return text.isprintable() and 0 < len(text) <= _LONGEST_NAME and not set(text) & set("/#+")

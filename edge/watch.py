@@ -72,7 +72,7 @@ class Board:
             table.add_row(*self._row(alert))
         quiet = sorted(self._sources.keys() - {(alert.site, alert.source) for alert in self.on})
         for place in quiet:
-            table.add_row(_name(*place), Text("nothing is on", "dim"), "", "", "", self._rate(place), "", self._state(place))
+            table.add_row(Text(_name(*place)), Text("nothing is on", "dim"), "", "", "", self._rate(place), "", self._state(place))
         nothing = [] if self.on or quiet else [Text("No source has said anything yet.", "dim")]
         return Group(table, *nothing, Text(), *self._lines, *(Text(words, "yellow") for words in self._wrong()))
 
@@ -110,23 +110,24 @@ class Board:
             return None
         return Text(f"the monitor of {plain(site.site)} is {site.state}", "" if site.state == "online" else "yellow")
 
-    def _row(self, alert: AlertState) -> list[RenderableType]:
+    def _row(self, alert: AlertState) -> list[Text]:
+        """Never a bare str, in which rich would look for markup."""
         place = alert.site, alert.source
         hushed = "acknowledged" if alert.acknowledged_by else "silenced" if alert.silenced else ""
         return [
-            _name(*place),
-            plain(in_words(alert.finding)),
+            Text(_name(*place)),
+            Text(plain(in_words(alert.finding))),
             Text(f" {alert.priority} ", _STYLES[alert.priority]),
-            _clock(alert.onset_time),
-            f"{alert.score:.2f}",
+            Text(_clock(alert.onset_time)),
+            Text(f"{alert.score:.2f}"),
             self._rate(place),
-            hushed,
+            Text(hushed),
             self._state(place),
         ]
 
-    def _rate(self, place: tuple[str, str]) -> str:
+    def _rate(self, place: tuple[str, str]) -> Text:
         rate_bpm = self._rates.get(place)
-        return "" if rate_bpm is None else f"{rate_bpm:.0f}/min"
+        return Text("" if rate_bpm is None else f"{rate_bpm:.0f}/min")
 
     def _state(self, place: tuple[str, str]) -> Text:
         site, status = self._sites.get(place[0]), self._sources.get(place)
@@ -173,10 +174,12 @@ class Collection:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._gallery = Gallery(most=50)
-        self._told: set[str] = set()
+        self._told: set[tuple[type[Exception], int | None]] = set()
+        self.failed = 0
+        """Strips that were not wholly written: a file or the picture is missing."""
 
     def feed(self, message: Told) -> None:
-        """What cannot be written is told once and left out."""
+        """What cannot be written is counted, told once and left out."""
         if not isinstance(message, AlertMessage | EvidenceMessage):
             return
         self._gallery.add(message.model_dump(mode="json", by_alias=True))
@@ -192,8 +195,9 @@ class Collection:
                 record = to_wfdb(shown.strip, shown.name, shown.begun)
                 self._write({f"{shown.name}.json": json.dumps(page).encode(), **record})
                 self._write({f"{shown.name}.png": to_png(shown.strip, shown.title)})
-        except (OSError, ConfigError) as error:
-            self._tell(str(error))
+        # What a stranger's message holds can be wrong in many ways, for those who draw and write it.
+        except (OSError, ConfigError, ValueError, ArithmeticError, MemoryError) as error:
+            self._tell(error)
 
     def _write(self, files: dict[str, bytes]) -> None:
         """Each whole or not at all."""
@@ -202,10 +206,13 @@ class Collection:
             new.write_bytes(content)
             new.replace(self._folder / name)
 
-    def _tell(self, words: str) -> None:
-        if words not in self._told:
-            self._told.add(words)
-            _warn(words)
+    def _tell(self, error: Exception) -> None:
+        """Once of a kind: the words name another file each time."""
+        self.failed += 1
+        kind = type(error), getattr(error, "errno", None)
+        if kind not in self._told:
+            self._told.add(kind)
+            _warn(f"a strip is not saved whole: {str(error) or type(error).__name__}")
 
 
 def _warn(words: str) -> None:
@@ -303,6 +310,8 @@ def watch_command(
             screen.feed(message)
             if message and collection:
                 collection.feed(message)
+    if collection and collection.failed:
+        _warn(f"{collection.failed} strips were not saved whole")
 
 
 def address_of(host: str, config: Path | None) -> tuple[str | Mqtt, str]:

@@ -17,9 +17,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edge.command import Acknowledge, Reply, Silence, read_command
-from edge.contract import MESSAGES, Resend, ResentMessage, to_strip
+from edge.contract import MESSAGES, Resend, ResentMessage, StripPart, to_strip
 from edge.decode.chunk import Chunk
 from edge.live import Dated
 from edge.outbox import Letter
@@ -197,6 +200,73 @@ def test_a_strip_reads_back_as_it_was_told(excerpt: Chunk) -> None:
     expected = np.array([[np.nan if uv is None else uv / 1000 for uv in lead] for lead in told["uv"]])
     np.testing.assert_allclose(strip.samples_mv, expected, atol=1e-6)
     assert (strip.leads, strip.start_s) == (tuple(told["leads"]), told["start_s"]) == (("II", "V1"), alert["at_s"] - 10.0)
+
+
+def part(**more: Any) -> StripPart:
+    return StripPart.model_validate({"start_s": 0.0, "rate_hz": 1.0, "leads": ["I"], "uv": [[1000]], **more})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate_hz": 0.9}, {"rate_hz": 10_001.0}, {"rate_hz": float("nan")}, {"start_s": 1e300}, {"uv": [[0] * 61]}, {"uv": []},
+        {"leads": ["I"] * 17, "uv": [[0]] * 17}, {"leads": ["I" * 41]}, {"uv": [[2**63]]},
+    ],
+)  # fmt: skip
+def test_a_strip_that_nobody_could_draw_is_refused(wrong: Json) -> None:
+    with pytest.raises(ValidationError):
+        part(**wrong)
+
+
+@pytest.mark.parametrize("rate_hz", [1.0, 99.7, 360.0, 10_000.0])
+def test_a_strip_of_a_minute_or_of_sixteen_leads_is_read(rate_hz: float) -> None:
+    count = int(60 * rate_hz)
+    assert part(rate_hz=rate_hz, uv=[[0] * count]).length_s == pytest.approx(60, abs=1 / rate_hz)
+    assert len(part(rate_hz=rate_hz, leads=["I"] * 16, uv=[[0]] * 16).leads) == 16
+    with pytest.raises(ValidationError, match="60 s at most"):
+        part(rate_hz=rate_hz, uv=[[0] * (count + 1)])
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda start_s, rate_hz, leads, count: part(
+                start_s=start_s, rate_hz=rate_hz, leads=leads, uv=[[int(start_s)] * count for _ in leads]
+            ),
+            st.integers(-70, 70) | st.sampled_from([-1e10, 1e10]),
+            st.sampled_from([1.0, 1.0, 1.0, 2.0]),
+            st.lists(st.sampled_from([f"l{i}" for i in range(20)]), max_size=16),
+            st.integers(0, 60),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_parts_become_one_strip_of_a_minute_and_sixteen_leads_at_most(parts: list[StripPart]) -> None:
+    """Each sample where its time says, by a table that is filled second by second."""
+    strip, first = to_strip(parts), parts[0]
+    kept, leads = list[StripPart](), dict[str, None]()
+    for one in parts:
+        inside = first.start_s <= one.start_s and one.start_s + one.length_s <= first.start_s + 60 and one.rate_hz == first.rate_hz
+        if inside and len({*leads, *one.leads}) <= 16:
+            kept.append(one)
+            leads |= dict.fromkeys(one.leads)
+    table = {
+        (lead, one.start_s + i / one.rate_hz): value / 1000
+        for one in kept
+        for lead, uv in zip(one.leads, one.uv, strict=True)
+        for i, value in enumerate(uv)
+        if value is not None
+    }
+    assert strip.leads == tuple(leads) and strip.samples_mv.shape[1] == _count(kept) <= 60 * first.rate_hz
+    for lead, samples in zip(strip.leads, strip.samples_mv, strict=True):
+        expected = [table.get((lead, strip.start_s + i / strip.rate_hz), np.nan) for i in range(len(samples))]
+        np.testing.assert_allclose(samples, expected, rtol=1e-6)
+
+
+def _count(parts: list[StripPart]) -> int:
+    """Samples from the first to the last second; a part without leads has none."""
+    return max(round((one.start_s + one.length_s - parts[0].start_s) * one.rate_hz) for one in parts)
 
 
 def test_the_monitor_understands_what_a_subscriber_sends() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +35,7 @@ from edge.supervisor import Supervisor
 from edge.transport import mqtt as module
 from kernels.findings import ConfigError
 
-from .broker import Mosquitto, wait_for
+from .broker import Mosquitto, free_port, wait_for
 
 SITE = "ward"
 HEAD = {"schema": SCHEMA, "site": SITE, "time": 1000.0, "source": "bed1"}
@@ -451,7 +454,7 @@ class RealMonitor:
             "source": [{"mqtt": f"cardiogloss/{SITE}/+/ecg"}],
         }  # fmt: skip
         config = parse_config(tables, folder / "edge.toml")
-        self.exchange = Exchange(config, Supervisor(), lambda *_: None, lambda *_: True)
+        self.exchange = Exchange(config, "a model", Supervisor(), lambda *_: None, lambda *_: True)
         self.exchange.start(config)
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._greet, daemon=True)
@@ -535,7 +538,7 @@ def test_a_program_that_is_started_again_goes_on_after_what_it_dealt_with(
         assert take(alerts, 1) == names(4) and alerts.receive(0.3) is None
     with listen(**how) as alerts:
         assert alerts.receive(0.5) is None
-    assert json.loads((tmp_path / "cursor.json").read_text())["sites"] == {SITE: {"outbox": "aa", "after": 4, "beyond": []}}
+    assert json.loads((tmp_path / "cursor.json").read_text())["sites"] == {SITE: {"outbox": "aa", "after": 5, "beyond": []}}
 
 
 def test_a_cursor_begins_where_the_program_did_and_not_at_the_first_alert(
@@ -551,13 +554,79 @@ def test_a_cursor_begins_where_the_program_did_and_not_at_the_first_alert(
     assert json.loads((tmp_path / "cursor.json").read_text())["sites"][SITE] == {"outbox": "aa", "after": 5, "beyond": []}
 
 
+def test_a_program_that_heard_nothing_before_its_restart_gets_what_came_meanwhile(
+    tmp_path: Path, monitor: Monitor, listen: Callable[..., Subscription]
+) -> None:
+    monitor.tell(alert(1), publish=False)
+    monitor.status()
+    with listen(cursor=str(tmp_path / "cursor.json"), since="now") as alerts:
+        settle(alerts, monitor)
+        wait_for(lambda: alerts.receive(0.05) is None and json.loads((tmp_path / "cursor.json").read_text())["sites"])
+    monitor.tell(alert(2))
+    with listen(cursor=tmp_path / "cursor.json", since="now") as alerts:
+        assert take(alerts, 1) == names(2) and alerts.receive(0.3) is None
+
+
+def test_an_alert_with_which_a_program_was_lost_is_given_again_even_where_it_was_the_first(
+    tmp_path: Path, monitor: Monitor, listen: Callable[..., Subscription]
+) -> None:
+    """It begins now, with an alert that comes before any word of the site."""
+    monitor.outbox = ""
+    monitor.status()
+    lost = listen(cursor=tmp_path / "cursor.json", since="now")
+    wait_for(lambda: lost.receive(0.3) is None and lost.connected)
+    monitor.outbox = "aa"
+    monitor.tell(alert(1))
+    assert next(lost).id == "aa-1"
+    lost.close()
+    with listen(cursor=tmp_path / "cursor.json", since="now") as alerts:
+        monitor.status()
+        assert take(alerts, 1) == names(1)
+
+
+def test_an_alert_is_not_lost_where_the_cursor_cannot_be_written_for_a_while(
+    tmp_path: Path, monitor: Monitor, listen: Callable[..., Subscription]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    alerts = listen(cursor=tmp_path / "folder" / "cursor.json")
+    monitor.tell(alert(1))
+    monitor.tell(evidence(2, of=1))
+    monitor.tell(alert(3))
+    assert take(alerts, 1) == names(1)
+    shutil.rmtree(tmp_path / "folder")
+    for _ in range(3):
+        with pytest.raises(FileNotFoundError):
+            alerts.receive(1)
+    (tmp_path / "folder").mkdir()
+    assert take(alerts, 1) == names(3)
+
+
+@pytest.mark.parametrize("place", ["missing/cursor.json", "file/cursor.json", "folder"])
+def test_a_cursor_that_cannot_be_kept_is_the_operators_mistake_at_once(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError, match=f"the cursor .*{place} cannot be kept: .*name a file in a folder that exists"):
+        subscribe("127.0.0.1", cursor=tmp_path / place)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cursor_in_a_folder_that_is_read_only_is_the_operators_mistake_at_once(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(ConfigError, match=r"cannot be kept: Permission denied"):
+        subscribe("127.0.0.1", cursor=tmp_path / "cursor.json")
+
+
 def test_a_file_that_is_no_cursor_is_the_operators_mistake(tmp_path: Path) -> None:
     (tmp_path / "cursor.json").write_text('{"cursor": 7}')
     with pytest.raises(ConfigError, match=r"cursor\.json is not the cursor"):
         subscribe("127.0.0.1", cursor=tmp_path / "cursor.json")
 
 
-@pytest.mark.parametrize("how", [{"host": "mqtt://x"}, {"port": 0}, {"site": "a/b"}, {"source": "#"}, {"prefix": "/x"}])
+@pytest.mark.parametrize(
+    "how",
+    [{"host": "mqtt://x"}, {"port": 0}, {"site": "a/b"}, {"source": "#"}, {"prefix": "/x"}, {"site": "x" * 70_000}, {"source": "\udcff"}],
+    ids=["host", "port", "site", "source", "prefix", "long", "no text"],
+)
 def test_an_address_that_cannot_be_is_the_operators_mistake(how: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(how))):
         subscribe(**how)
@@ -603,8 +672,49 @@ def test_a_command_that_nobody_answers_is_told_in_words(mosquitto: Mosquitto, li
     wait_for(lambda: not alerts.connected)
     with pytest.raises(TimeoutError, match="the broker cannot be reached: "):
         alerts.silence("bed9", 1, by="x", wait_s=0.1)
-    with pytest.raises(ValueError, match="name the site"):
-        listen(site="+").silence("bed9", 1, by="x")
+
+
+@pytest.mark.parametrize(
+    ("site", "source", "words"),
+    [
+        ("+", "bed1", "site '\\+' must be one name: a command"),
+        ("ward", "+", "source '\\+' must be one name: a command"),
+        ("ward", "a+b", "source 'a\\+b' must be one name"),
+        ("ward", "a/b", "source 'a/b' must be one name"),
+        ("", "bed1", "site '' must be one name"),
+        ("ward", "#", "source '#' must be one name"),
+        ("ward", "\udcff", "source .* must be one name"),
+    ],
+)
+def test_a_command_to_what_can_be_no_source_is_a_mistake_that_is_told_before_anything_is_sent(site: str, source: str, words: str) -> None:
+    """Though there is no broker, and so none is waited for."""
+    with subscribe("127.0.0.1", free_port()) as alerts, pytest.raises(ConfigError, match=words):
+        alerts.command(site, source, {"command": "silence", "for_s": 1}, wait_s=60)
+
+
+def test_a_subscriber_that_may_not_ask_waits_longer_each_time(tmp_path: Path, scope: ExitStack) -> None:
+    """A read-only account. By the broker's own log."""
+    (tmp_path / "acl").write_text("topic read cardiogloss/#\n")
+    broker = scope.enter_context(Mosquitto(tmp_path, f"allow_anonymous true\nacl_file {tmp_path}/acl"))
+    with subscribe("127.0.0.1", broker.port, site=SITE) as alerts:
+        wait_for(lambda: alerts.connected)
+        alerts._ledger.feed(SITE, site_status(3), True, time.monotonic())
+        assert alerts.receive(4.5) is None
+    # At once, and after three seconds.
+    assert broker.log.read_text().count("Denied PUBLISH") == 2
+
+
+def test_a_refusal_is_no_connection_that_came_back(monitor: Monitor, listen: Callable[..., Subscription]) -> None:
+    alerts = listen()
+    settle(alerts, monitor)
+    before = len(monitor.asked)
+    for _ in range(8):
+        alerts._note(True, "the broker refused a message: Not authorized")
+        assert alerts.receive(0.1) is None
+    assert len(monitor.asked) == before
+    alerts._note(False, "lost")
+    alerts._note(True, "connected")
+    wait_for(lambda: alerts.receive(0.1) is None and len(monitor.asked) == before + 1)
 
 
 def test_closing_ends_the_wait_of_another_thread(listen: Callable[..., Subscription]) -> None:
@@ -616,6 +726,43 @@ def test_closing_ends_the_wait_of_another_thread(listen: Callable[..., Subscript
     alerts.close()
     thread.join(5)
     assert ended == [0]
+
+
+def test_many_threads_may_close_it_at_once(listen: Callable[..., Subscription]) -> None:
+    alerts = listen()
+    wait_for(lambda: alerts.connected)
+    threads = [threading.Thread(target=alerts.close) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads) and list(alerts) == [] and not alerts.connected
+
+
+def test_a_broker_that_was_never_there_ends_the_loop_after_its_time() -> None:
+    begun_s = time.monotonic()
+    with subscribe("127.0.0.1", free_port(), timeout_s=0.5) as alerts:
+        assert list(alerts) == [] and "refused" in alerts.why
+        assert 0.5 <= time.monotonic() - begun_s < 2.0
+    assert list(alerts) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_ctrl_c_ends_the_loop_and_nothing_hangs(mosquitto: Mosquitto, is_there: bool) -> None:
+    program = f"""
+from edge.subscribe import subscribe
+try:
+    with subscribe("127.0.0.1", {mosquitto.port if is_there else free_port()}, on_state=lambda *why: print(*why, flush=True)) as alerts:
+        for alert in alerts:
+            pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and str(is_there).encode() in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=15)
+    assert (process.returncode, out.splitlines()[-1], err) == (0, b"interrupted", b"")
 
 
 def test_a_program_that_is_slow_loses_nothing(

@@ -18,19 +18,22 @@ from typing import Any
 import numpy as np
 import pytest
 import wfdb
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from edge.contract import AlertMessage, AlertState, EvidenceMessage, SiteMessage, StatusMessage, VitalsMessage
-from edge.watch import Board, Collection
+from edge.watch import Board, Collection, plain
 from kernels.findings import ConfigError
 
 from .broker import Mosquitto, free_port, wait_for
 from .test_schema import BEGUN_TIME, replayed
-from .test_subscribe import HEAD, SITE, Monitor, alert
+from .test_subscribe import HEAD, SITE, Monitor, RealMonitor, alert
 
 ROOT = Path(__file__).parent.parent
+Json = dict[str, Any]
 PROGRAM = """
 import typer
 from edge.command_line import acknowledge_command, silence_command
@@ -44,9 +47,9 @@ run(app, "cardiogloss")
 """
 
 
-def shown(board: Board) -> str:
+def shown(board: Board, width: int = 200) -> str:
     """What stands in a wide terminal."""
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=width)
     console.print(board.render())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
@@ -114,6 +117,26 @@ def test_what_comes_over_the_network_moves_no_cursor() -> None:
     assert "\x1b" not in shown(board) and "[red]" in shown(board)
 
 
+@given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=30).filter(str.strip))
+@example("[/x]")
+@example("a[red]b[/]")
+@example("[link=file:///]")
+@example(":bomb:")
+def test_a_name_from_the_network_is_shown_as_it_is_and_never_read_as_markup(name: str) -> None:
+    board = Board()
+    board.feed(status("online", source=name, why=name))
+    board.feed(status("offline", source=f"{name}2"))
+    board.feed(told(source=name, finding=name, why=name, id=name))
+    board.feed(SiteMessage.model_validate({"schema": 2, "type": "site", "site": name, "state": "offline"}))
+    table = Table.grid()
+    table.add_row(Text(f"ward/{plain(name)}"))
+    console = Console(file=io.StringIO(), width=400)
+    console.print(table)
+    drawn = shown(board, width=400)
+    # By rich itself, of the name alone: what it does with letters of double width is its own affair.
+    assert drawn.count(console.file.getvalue().strip()) >= 4  # type: ignore[attr-defined]
+
+
 def test_strips_are_written_when_raised_and_again_with_what_followed(tmp_path: Path) -> None:
     """The record of the excerpt that WFDB reads is what the messages hold."""
     collection = Collection(tmp_path)
@@ -142,7 +165,17 @@ def test_no_name_from_the_network_leaves_the_folder(tmp_path: Path) -> None:
     assert len(list((tmp_path / "strips").iterdir())) == 4
 
 
-@pytest.mark.parametrize("error", [ConfigError("pip install it"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("pip install it"),
+        OSError(28, "No space left on device"),
+        ValueError("no such thing"),
+        OverflowError("too large to convert"),
+        MemoryError("Unable to allocate"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_what_cannot_be_drawn_or_written_is_told_once_and_the_rest_goes_on(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,8 +187,48 @@ def test_what_cannot_be_drawn_or_written_is_told_once_and_the_rest_goes_on(
     strip = {"start_s": 0.0, "rate_hz": 100.0, "leads": ["I"], "uv": [[1, 2, 3]]}
     for number in range(3):
         collection.feed(told(id=f"{number}", evidence={"decided": [], "strip": strip}))
-    assert len(list(tmp_path.glob("*.hea"))) == 3
+    assert len(list(tmp_path.glob("*.hea"))) == collection.failed == 3
     assert capsys.readouterr().err.count(str(error)) == 1
+
+
+def test_a_folder_that_is_gone_is_told_once_though_every_file_has_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collection = Collection(tmp_path / "strips")
+    (tmp_path / "strips").rmdir()
+    for number in range(3):
+        collection.feed(told(id=f"{number}", evidence={"decided": [], "strip": STRIP}))
+    assert collection.failed == 3 and capsys.readouterr().err.count("\n") == 1
+
+
+STRIP = {"start_s": 0.0, "rate_hz": 100.0, "leads": ["I"], "uv": [[1, 2, 3]]}
+
+
+@pytest.mark.parametrize(
+    ("raised", "followed"),
+    [
+        ({}, {"start_s": -1.0}),
+        ({}, {"start_s": -1e10}),
+        ({"start_s": 1e10}, {"start_s": -1e10}),
+        ({"rate_hz": 10_000.0}, {"start_s": 9.0}),
+        ({}, {"rate_hz": 99.0, "start_s": 0.03}),
+        ({"leads": ["I", "I"], "uv": [[1], [2]]}, {}),
+        ({"leads": ["$x^$\n#"]}, {"leads": ["$\\frac$" * 5]}),
+        ({"uv": [[2**63 - 1, None, -(2**63)]]}, {"uv": [[]]}),
+        ({"leads": [], "uv": []}, {}),
+        ({"leads": [f"a{i}" for i in range(16)], "uv": [[1]] * 16}, {"leads": [f"b{i}" for i in range(16)], "uv": [[1]] * 16}),
+    ],
+)
+def test_whatever_strips_a_stranger_sends_are_saved_and_can_be_read(raised: Json, followed: Json, tmp_path: Path) -> None:
+    collection = Collection(tmp_path)
+    far: Json = {"time": 1.7e308, "at_s": -1.7e308, "id": "i" * 500, "source": "s" * 5000, "finding": "f" * 5000}
+    first = alert(1, **far, evidence={"decided": [], "strip": STRIP | raised})
+    collection.feed(AlertMessage.model_validate(first))
+    after = {**HEAD, "type": "evidence", "id": first["id"], "finding": "f", "at_s": 1.0, "strip": STRIP | followed}
+    collection.feed(EvidenceMessage.model_validate(after))
+    assert collection.failed == 0
+    (header,) = tmp_path.glob("*.hea")
+    if (STRIP | raised)["leads"]:
+        record = wfdb.rdrecord(str(header.with_suffix("")))
+        assert record.sig_len <= 60 * record.fs and record.n_sig <= 16
 
 
 @pytest.fixture
@@ -257,12 +330,34 @@ def test_acknowledge_and_silence_reach_the_monitor(tmp_path: Path, mosquitto: Mo
     assert silenced == {"command": "silence", "for_s": 30.0, "finding": None, "by": "nurse 7"}
 
 
+@pytest.fixture
+def daemon(tmp_path: Path, mosquitto: Mosquitto, scope: ExitStack) -> RealMonitor:
+    monitor = RealMonitor(tmp_path, mosquitto.port)
+    scope.callback(monitor.close)
+    wait_for(lambda: monitor.exchange.broker and monitor.exchange.broker.connected)
+    return monitor
+
+
+def test_a_command_that_the_monitor_refuses_ends_with_its_reason(tmp_path: Path, mosquitto: Mosquitto, daemon: RealMonitor) -> None:
+    """A day is the longest that it is quiet."""
+    with running(
+        "silence", "bed1", "--for", "100000", *("--host", "127.0.0.1", "--port", mosquitto.port, "--site", SITE), folder=tmp_path
+    ) as (
+        process,
+        said,
+    ):
+        assert process.wait(15) == 2
+    assert said("err") == "cardiogloss: for_s: Input should be less than or equal to 86400\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "mended_by"),
     [
         (["watch", "--since", "ever"], 2, "now, beginning"),
         (["watch", "--host", "mqtt://x"], 2, "bare name or address"),
         (["watch", "--config", "none.toml"], 2, "none.toml"),
+        (["silence", "a+b"], 2, "source 'a+b' must be one name"),
+        (["acknowledge", "1", "--source", "bed1", "--site", "+"], 2, "site '+' must be one name"),
         (["watch", "--config", "NOMQTT"], 2, "no [mqtt] table"),
         (["silence", "bed1", "--host", "127.0.0.1", "--port", str(free_port())], 1, "cannot be reached"),
     ],
