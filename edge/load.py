@@ -182,7 +182,7 @@ def mosquitto_command(folder: Path, port: int) -> list[str]:
     if program is None:
         raise ConfigError("this needs a broker: apt-get install mosquitto")
     settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
     return [program, "-c", str(settings)]
 
 
