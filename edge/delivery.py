@@ -31,6 +31,7 @@ _MOST_BYTES = 64 << 20
 _TICK_S = 1.0
 _GRACE_S = 5.0
 """A disk that hangs is left to itself."""
+_LONGEST_EXPIRY_S = 2**32 - 1
 _TELLING = ("schema", "id", "seq", "state", "priority")
 
 
@@ -54,6 +55,7 @@ class Delivery:
         self._outbox = outbox
         self._supervisor = supervisor
         self._resent_topic = resent_topic
+        self._expiry_s = int(min(outbox.oldest_s, _LONGEST_EXPIRY_S))
         self._publish: Publish | None = None
         self._said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._letters: deque[Sealed] = deque()
@@ -290,7 +292,8 @@ class Delivery:
 
     def _send(self, topic: str, payload: str, what: int | str | None, retain: bool = False) -> bool:
         assert self._publish is not None
-        mid = self._publish(topic, payload, 1, retain, _properties(payload))
+        # A state holds until the next; what waits at the broker for a subscriber that is away goes when it goes here.
+        mid = self._publish(topic, payload, 1, retain, _properties(payload, None if retain else self._expiry_s))
         if mid is None:
             return False
         self._inflight[mid] = what
@@ -359,10 +362,10 @@ def _nothing() -> None:
     """Only wakes the thread."""
 
 
-def _properties(payload: str) -> Properties | None:
+def _properties(payload: str, expiry_s: int | None) -> Properties | None:
     """None where there is nothing to describe: an empty payload takes a retained message back."""
     if not payload:
         return None
     message = json.loads(payload)
     user = tuple((name, str(message[name])) for name in _TELLING if message.get(name) is not None)
-    return Properties(content_type="application/json", user=user)
+    return Properties("application/json", expiry_s, user)

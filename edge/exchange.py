@@ -34,7 +34,9 @@ _FAREWELL_S = 5.0
 _DISK_S = 5.0
 _DAY_S = 86400.0
 
-_JSON = Properties(content_type="application/json")
+_JSON = Properties("application/json")
+_SOON = Properties("application/json", expiry_s=60)
+"""For scores and vitals, which nobody wants late."""
 
 T = TypeVar("T")
 
@@ -201,7 +203,7 @@ class Exchange:
 
     def _send(self, topic: str, payload: str, qos: int, retain: bool) -> None:
         if self.broker:
-            self.broker.publish(topic, payload, qos, retain, _JSON)
+            self.broker.publish(topic, payload, qos, retain, _JSON if qos else _SOON)
         else:
             self.output.send(topic, payload, qos, retain)
 

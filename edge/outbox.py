@@ -87,7 +87,8 @@ class Outbox:
         """
         self._path = path
         self._most_bytes = most_bytes
-        self._oldest_s = oldest_s
+        self.oldest_s = oldest_s
+        """What was acknowledged so long ago goes."""
         self._file = OutboxFile(path)
         self.name = self._file.name
         """Made once, with the file."""
@@ -206,7 +207,7 @@ class Outbox:
         Of states beyond a number go the oldest, those that are cleared first: the topics.
         """
         try:
-            self._forget(self._file.prune(time_s - self._oldest_s, self._most_bytes))
+            self._forget(self._file.prune(time_s - self.oldest_s, self._most_bytes))
         except OSError as error:
             self._blame(error)
         return self._thin_out() if len(self._state_topics) > _MOST_STATES else []

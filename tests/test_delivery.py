@@ -228,10 +228,12 @@ def test_a_message_says_in_mqtt_5_what_it_is(
     mosquitto: Mosquitto, watch: Callable[..., Monitor], listen: Callable[..., Subscriber]
 ) -> None:
     subscriber = listen(mosquitto.port)
-    watch(mosquitto.port).start().delivery.put(letter(1))
+    monitor = watch(mosquitto.port).start()
+    monitor.delivery.put(letter(1))
     wait_for(lambda: subscriber.live)
     (told,) = subscriber.properties
     assert told.ContentType == "application/json"
+    assert 0 < told.MessageExpiryInterval <= monitor.outbox.oldest_s
     assert told.UserProperty == [("schema", "1"), ("id", "a1"), ("seq", "1"), ("state", "raised"), ("priority", "high")]
 
 
