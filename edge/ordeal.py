@@ -105,6 +105,7 @@ def ordeal(recording: Path, kills: int = 500, seed: int = 1) -> Figures:
             differences["lost"] += _tell_missing("alert lost", calm, heard)
             differences["unexpected"] += _tell_missing("alert unexpected", heard, calm)
             differences["repeated"] += sum(count - 1 for count in heard.keys.values())
+            log.info("survived", runs=runs, kills=done.total(), **differences)
     return Figures(
         kills=done.total(),
         of_daemon=done["daemon"],
@@ -163,6 +164,8 @@ class _Stage:
         self._broker = self._start_broker()
         self._proxy = stack.enter_context(Proxy(self._broker_port))
         self._watching = self._write_config("watch", [f'name = "{file.stem}"\ndevice = "frame"\nfile = "{file}"' for file in files])
+        self._disk_was_full = False
+        """While a daemon began it says so by its exit code alone, as its log is on that disk, too."""
         self._daemon = self._start_daemon(self._watching)
         stack.callback(self._end)
 
@@ -178,7 +181,7 @@ class _Stage:
         Raises ConfigError where it failed otherwise.
         """
         code = self._daemon.poll()
-        if code == -signal.SIGKILL or (code == 1 and "make room" in self._log.read_text()):
+        if code == -signal.SIGKILL or (code == 1 and self._disk_was_full):
             self._daemon = self._start_daemon(self._watching)
         elif code:
             raise ConfigError(f"the daemon failed with exit code {code}: {self._log.read_text()[-400:]}")
@@ -192,6 +195,7 @@ class _Stage:
 
     def strike(self, kind: str) -> None:
         """Kill something, as a power cut would; what is not the daemon comes back soon."""
+        self._disk_was_full = kind == "disk"
         match kind:
             case "daemon":
                 _kill(self._daemon)
