@@ -10,7 +10,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -161,6 +161,7 @@ def ordeal_command(
     """Kill daemons, brokers (mosquitto) and connections at random while a recording is watched, and count the alerts that are lost."""
     from .ordeal import ordeal
 
+    _log_to_errors("info")
     _tell_figures(asdict(ordeal(recording, kills, seed)), as_json)
 
 
@@ -185,12 +186,12 @@ def _tell_figures(figures: dict[str, Any], as_json: bool) -> None:
         _say(f"{name:20} {'-' if value is None else format(value, 'g')}")
 
 
-def _log_to_errors() -> None:
+def _log_to_errors(level: Literal["info", "error"] = "error") -> None:
     """Standard output is for what was asked."""
     from .config import Log
     from .log import configure_log
 
-    configure_log(Log(level="error", json_lines=False))
+    configure_log(Log(level=level, json_lines=False))
 
 
 def _say(line: str) -> None:
