@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from kernels.findings import ConfigError
 from kernels.terminal import console, errors, run
 
 from .alarm import Alert
-from .asked import model_of, options_of
+from .asked import check_drawing, check_writable, model_of, options_of
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
@@ -190,13 +189,9 @@ def _check_outputs(report: Path | None, plot: Path | None) -> None:
     """Before the work, not after it."""
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise ConfigError(f"cannot draw {plot}: its name must end in one of {', '.join(PICTURES)}")
-    if (report or plot) and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'")
     for path in filter(None, (report, plot)):
-        if not path.absolute().parent.is_dir():
-            raise ConfigError(f"cannot write {path}: there is no folder {path.absolute().parent}")
-        if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-            raise ConfigError(f"cannot write {path}; name a file that can be written")
+        check_drawing()
+        check_writable(path)
 
 
 @contextmanager

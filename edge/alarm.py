@@ -109,8 +109,7 @@ class Alarm:
         self._window_s = card.window_s
         self._watches: dict[str, _Watch] = {}
         for finding in technical.FINDINGS:
-            rule = technical.BY_WINDOW if finding.name in ("no_usable_signal", "leads_missing") else technical.BY_SECOND
-            self._watch(finding, "technical", rule)
+            self._watch(finding, "technical", technical.RULES[finding.name])
         for finding in by_silence(card.findings):
             self._watch(finding, "physiological", _rule_of(finding, hop_s))
         self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")

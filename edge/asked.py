@@ -1,7 +1,9 @@
-"""The bundle, findings file and hop that a command line names in; the model and options to watch with out."""
+"""The bundle, findings file, hop and outputs that a command line names in; the model and options to watch with out, or what is wrong."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 
 from kernels.bundle import Bundle, Card
@@ -19,6 +21,21 @@ def model_of(bundle: Path, findings: Path | None) -> Bundle:
     from kernels.export import bake
 
     return bake(model, wanted)
+
+
+def check_writable(path: Path) -> None:
+    """Before the work, not after it. Raises ConfigError."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"cannot write {path}: there is no folder {folder}")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"cannot write {path}; name a file that can be written")
+
+
+def check_drawing() -> None:
+    """Raises ConfigError where nothing can be drawn."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'")
 
 
 def options_of(hop_s: float, card: Card) -> Options:

@@ -168,7 +168,7 @@ class Daemon:
         for watched in self._roster.tick(time.monotonic()):
             level = logging.INFO if watched.state == "online" and not watched.why else logging.WARNING
             log.log(level, "source " + watched.state, source=watched.name, why=watched.why, **watched.post.live.accounts())
-            if watched.required or watched.state != "offline" or self._roster.has(watched.name):
+            if watched.required or self._roster.has(watched.name):
                 self._tell_status(watched)
             elif not self._exchange.is_away:
                 self._publisher.forget_status(watched.name)

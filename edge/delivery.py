@@ -222,13 +222,14 @@ class Delivery:
 
     def _offer_next(self) -> bool:
         """False where there is nothing, or the client takes nothing."""
-        return self._offer_state() or self._offer_row() or self._offer_again() or self._offer_late()
+        return self._offer_state(self._states) or self._offer_row() or self._offer_again() or self._offer_late()
 
-    def _offer_state(self) -> bool:
-        topic, payload = next(iter(self._states.items()), ("", ""))
+    def _offer_state(self, states: dict[str, str]) -> bool:
+        """The first of them, which is then one less."""
+        topic, payload = next(iter(states.items()), ("", ""))
         if not topic or not self._send(topic, payload, topic, retain=True):
             return False
-        del self._states[topic]
+        del states[topic]
         return True
 
     def _offer_row(self) -> bool:
@@ -264,7 +265,7 @@ class Delivery:
     def _offer_late(self) -> bool:
         number = next(iter(self._late), None)
         if number is None:
-            return self._offer_late_state()
+            return self._offer_state(self._late_states)
         row = next(iter(self._outbox.waiting(number - 1, 1)), None)
         if self._outbox.is_unread:
             return False
@@ -274,13 +275,6 @@ class Delivery:
         elif not self._send(row.topic, row.payload, number):
             return False
         del self._late[number]
-        return True
-
-    def _offer_late_state(self) -> bool:
-        topic, payload = next(iter(self._late_states.items()), ("", ""))
-        if not topic or not self._send(topic, payload, topic, retain=True):
-            return False
-        del self._late_states[topic]
         return True
 
     def _tell_end(self) -> bool:

@@ -104,7 +104,7 @@ class Publisher:
 
     def owns(self, topic: str) -> bool:
         """Whether this topic is one of ours going out, so that a wide subscription does not feed us our own words."""
-        return _OUTGOING.fullmatch(topic.removeprefix(f"{self._root}/")) is not None and topic.startswith(f"{self._root}/")
+        return self._matched(_OUTGOING, topic) is not None
 
     @property
     def asked(self) -> tuple[str, str]:
@@ -123,8 +123,12 @@ class Publisher:
 
     def commanded(self, topic: str) -> str | None:
         """The source that a command under this topic is for; None where it is no such topic."""
-        found = _COMMAND.fullmatch(topic.removeprefix(f"{self._root}/")) if topic.startswith(f"{self._root}/") else None
+        found = self._matched(_COMMAND, topic)
         return found[1] if found else None
+
+    def _matched(self, below: re.Pattern[str], topic: str) -> re.Match[str] | None:
+        """What a pattern finds in the levels below those of the site."""
+        return below.fullmatch(topic, len(self._root) + 1) if topic.startswith(f"{self._root}/") else None
 
     def _site_state(self, state: str, **more: Any) -> str:
         return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state, **more})

@@ -29,9 +29,10 @@ FINDINGS = tuple(
 )
 
 _LEAST = 1e-3
-BY_SECOND = Rule(_LEAST, _LEAST, k=2, n=3, clear_k=5, clear_n=5, cool_down_s=0.0, rise=_LEAST)
+_BY_SECOND = Rule(_LEAST, _LEAST, k=2, n=3, clear_k=5, clear_n=5, cool_down_s=0.0, rise=_LEAST)
 """Told within three seconds, and each time: who plugs a lead in and out again must see both."""
-BY_WINDOW = Rule(_LEAST, _LEAST, rise=_LEAST)
+_BY_WINDOW = Rule(_LEAST, _LEAST, rise=_LEAST)
+RULES = {name: _BY_WINDOW if name in ("no_usable_signal", "leads_missing") else _BY_SECOND for name in NAMES}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from kernels.bundle import SHIPPED_BUNDLE, Card
 from kernels.findings import ConfigError, in_words
 from kernels.terminal import console, errors
 
-from ..asked import model_of, options_of
+from ..asked import check_drawing, check_writable, model_of, options_of
 from ..transport.file import columns_of
 from . import report, table
 from .beats import LEARNING_S
@@ -144,7 +143,7 @@ def _check_tuning(name: str, trained: frozenset[str], out: Path | None) -> None:
     if out and not name:
         raise ConfigError("--out is for the finding that --tune names; give both, or neither")
     if out:
-        _check_file(out.absolute())
+        check_writable(out.absolute())
 
 
 def _check_tunable(name: str, card: Card) -> None:
@@ -152,18 +151,10 @@ def _check_tunable(name: str, card: Card) -> None:
         tunable(name, card)
 
 
-def _check_file(path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"cannot write {path}; name a file that can be written")
-
-
 def _check_plots(plots: Path | None) -> None:
     if plots is None:
         return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("drawing needs matplotlib: pip install 'cardiogloss[plot]'")
+    check_drawing()
     folder = plots.absolute()
     above = next(one for one in (folder, *folder.parents) if one.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
