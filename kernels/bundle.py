@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -18,8 +18,11 @@ FORMAT = 1
 METADATA_KEY = "cardiogloss"
 SHIPPED_BUNDLE = Path(__file__).parent / "shipped" / "cardiogloss.onnx"
 
+Precision = Literal["fp32", "fp16", "int8"]
+
 _MARK = b'{"cardiogloss_bundle":'
-_NO_HASH = "0" * 64
+UNSEALED = "0" * 64
+"""In place of the hash, while it is taken."""
 
 
 class BundleError(Exception):
@@ -40,12 +43,18 @@ class Card(BaseModel):
     pooled_calibration: tuple[float, float] = (1.0, 0.0)
     """Slope and offset on the logit, fitted over all findings together."""
     text_encoder: str
+    precision: Precision = "fp32"
+    """Of the weights and of what is multiplied; what goes in and comes out is always float32."""
+    stride: int | None = None
+    """Samples that a stream may be given at a time, of a bundle that takes streams; None where it takes windows only."""
+    derived_from: str | None = None
+    """The sha256 of the bundle that this one was made from, of the same model at another precision or in another form."""
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     licence: str = "Apache-2.0"
     golden: tuple[tuple[float, ...], ...] = ()
     """Expected `probability` of `golden_windows`, one row a window."""
-    sha256: str = _NO_HASH
+    sha256: str = UNSEALED
     """Of the whole file with this field as zeros."""
 
     @field_validator("findings")
@@ -105,7 +114,7 @@ def golden_windows(samples: int) -> Samples:
 
 
 def _hash(data: bytes, written: str) -> str:
-    return hashlib.sha256(data.replace(written.encode(), _NO_HASH.encode())).hexdigest()
+    return hashlib.sha256(data.replace(written.encode(), UNSEALED.encode())).hexdigest()
 
 
 def _parse_card(data: bytes) -> Card:

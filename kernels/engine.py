@@ -12,7 +12,14 @@ from .bundle import Bundle, BundleError
 from .findings import ConfigError
 from .signal import LEADS, Samples
 
-ENGINES = {"onnx": "engine_onnx", "reference": "engine_reference"}
+ENGINES = {
+    "onnx": "engine_onnx",
+    "openvino": "engine_openvino",
+    "reference": "engine_reference",
+    "tensorrt": "engine_tensorrt",
+    "torch": "engine_torch",
+}
+"""By name, the module of each: imported when it is asked for, since few machines have all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +50,35 @@ class Engine(ABC):
         self.close()
 
 
+class StreamEngine(Engine):
+    """An engine that also takes streams as they come: of each sample everything is computed once.
+
+    A stream is a row of `states`; what it has seen lies in there, and nowhere else. So any streams may share a
+    call, and none changes the bits of another.
+    """
+
+    stride: int
+    """Samples are taken in multiples of this; the result stands for the `window_s` before the last of them."""
+
+    @abstractmethod
+    def begin(self) -> Samples:
+        """The state [d] of a stream of which nothing was seen yet."""
+
+    @abstractmethod
+    def step(self, ecg: Samples, states: Samples) -> tuple[Result, Samples]:
+        """The next samples [batch, 12, n] of streams in `states` [batch, d]: their results, and what to give next time.
+
+        A result says nothing before a whole window was seen. Raises BundleError where n is no multiple of `stride`.
+        """
+
+
 def open_engine(bundle: Bundle, name: str = "onnx", threads: int = 1) -> Engine:
     """Load a bundle into the engine of this name. Raises ConfigError for an unknown name, BundleError for a bad bundle."""
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}; allowed are {', '.join(sorted(ENGINES))}")
-    module = import_module(f".{ENGINES[name]}", __package__)
+    if bundle.card.stride and name != "onnx":
+        raise ConfigError(f"engine {name!r} takes no bundle made for streams; use engine 'onnx', or the bundle that it was made from")
+    module = import_module(".engine_stream" if bundle.card.stride else f".{ENGINES[name]}", __package__)
     return cast(Engine, module.open_bundle(bundle, threads))
 
 

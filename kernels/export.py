@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .bundle import METADATA_KEY, Bundle, BundleError, Card, golden_windows, seal
+from .bundle import METADATA_KEY, UNSEALED, Bundle, BundleError, Card, golden_windows, seal
 from .engine import open_engine
 from .findings import ConfigError, Finding
 from .language import LanguageModel, embed_prompts
@@ -84,9 +84,9 @@ def assemble(encoder: onnx.ModelProto, head: Head, card: Card) -> Bundle:
     model = onnx.ModelProto()
     model.CopyFrom(encoder)
     model.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in head.arrays().items())
-    model.graph.node.extend(_head_nodes(encoder.graph.output[0].name))
+    model.graph.node.extend(head_nodes(encoder.graph.output[0].name))
     model.graph.output.insert(0, helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch", len(card.findings)]))
-    return _finish(model, card)
+    return seal_model(model, card)
 
 
 def bake(bundle: Bundle, findings: Sequence[Finding], text_encoder: str | None = None) -> Bundle:
@@ -108,7 +108,7 @@ def bake(bundle: Bundle, findings: Sequence[Finding], text_encoder: str | None =
     )
     _swap_head(model, after)
     calibrated = tuple(f.name for f, row in zip(findings, rows, strict=True) if row is not None and f.name in bundle.card.calibrated)
-    return _finish(model, bundle.card.model_copy(update={"findings": tuple(findings), "calibrated": calibrated}))
+    return seal_model(model, bundle.card.model_copy(update={"findings": tuple(findings), "calibrated": calibrated}))
 
 
 def _embed_unknown(text: Samples, rows: Sequence[int | None], findings: Sequence[Finding], encoder: str) -> Samples:
@@ -132,7 +132,7 @@ def recalibrate(bundle: Bundle, fitted: Mapping[str, Calibration], pooled: Calib
     calibration = np.array([fitted.get(f.name, pooled) for f in bundle.card.findings], np.float32)
     _swap_head(model, replace(read_head(model), slope=calibration[:, 0], offset=calibration[:, 1]))
     facts = {"calibrated": tuple(fitted), "pooled_calibration": pooled, "metrics": dict(metrics)}
-    return _finish(model, bundle.card.model_copy(update=facts))
+    return seal_model(model, bundle.card.model_copy(update=facts))
 
 
 def head_of(bundle: Bundle) -> Head:
@@ -157,7 +157,7 @@ def _swap_head(model: onnx.ModelProto, head: Head) -> None:
     shape.dim[1].dim_value = len(head.text)
 
 
-def _head_nodes(embedding: str) -> list[onnx.NodeProto]:
+def head_nodes(embedding: str) -> list[onnx.NodeProto]:
     """probability = sigmoid(slope * (scale * cosine + bias) + offset)"""
     node = helper.make_node
     return [
@@ -172,7 +172,8 @@ def _head_nodes(embedding: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _finish(model: onnx.ModelProto, card: Card) -> Bundle:
+def seal_model(model: onnx.ModelProto, card: Card) -> Bundle:
+    """The model with its card, into which goes what the golden windows score."""
     onnx.checker.check_model(model)
     draft = _with_card(model, card.model_copy(update={"golden": ()}))
     with open_engine(draft) as engine:
@@ -183,5 +184,5 @@ def _finish(model: onnx.ModelProto, card: Card) -> Bundle:
 
 def _with_card(model: onnx.ModelProto, card: Card) -> Bundle:
     del model.metadata_props[:]
-    helper.set_model_props(model, {METADATA_KEY: card.model_dump_json()})
+    helper.set_model_props(model, {METADATA_KEY: card.model_copy(update={"sha256": UNSEALED}).model_dump_json()})
     return seal(model.SerializeToString(deterministic=True))

@@ -20,6 +20,18 @@ CUTOFF_HZ = 42.0
 HALF_LENGTH_S = 0.1
 """Half the length of the impulse response, and so the lag of the resampler."""
 
+BASELINE_SAMPLES = 201
+"""Two seconds at 100 Hz: an encoder takes the moving average over so many off as baseline."""
+
+GAIN_PER_MV = 4.0
+"""Of an encoder's input."""
+
+LIMIT = 20.0
+"""Of an encoder's input: an artefact counts as 5 mV at most, so that one spike cannot drown the window."""
+
+STRIDE = 32
+"""Samples that one position of an encoder's last stage stands for."""
+
 _KAISER_BETA = 4.0
 _MAX_PHASES = 4096
 _FINEST = 1_000_000

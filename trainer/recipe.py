@@ -35,6 +35,8 @@ class Recipe(BaseModel):
     pooling: Literal["mean", "mean-max"] = "mean-max"
     lead_aware: bool = True
     """Whether the encoder is told which leads it sees."""
+    causal: bool = False
+    """Whether no position looks ahead, so that a stream is encoded as it comes, each sample once."""
 
     captions: tuple[Saying, ...] = Field(default=("codes", "machine", "report", "all"), min_length=1)
     """One of these, at random, is a recording's caption each time."""

@@ -1,0 +1,311 @@
+"""A bundle whose encoder never looks ahead in; the same model as a graph that takes streams as they come, in float32 or int8, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .bundle import Bundle, BundleError
+from .export import OPSET, head_nodes, read_head, seal_model
+from .signal import BASELINE_SAMPLES, GAIN_PER_MV, LEADS, LIMIT, STRIDE, Samples
+
+Array = np.ndarray[Any, Any]
+Ranges = Mapping[str, float]
+"""Activation -> its greatest value, which int8 maps to 255."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution whose outputs end with the last of the `stride` samples that each stands for."""
+
+    weight: Samples
+    """[outputs, inputs, kernel]"""
+    bias: Samples
+    stride: int
+
+    @property
+    def past(self) -> int:
+        """Positions before the new ones that it looks at."""
+        return self.weight.shape[2] - self.stride
+
+    @property
+    def rows(self) -> Samples:
+        """[kernel * inputs, outputs], for the positions of a kernel laid side by side."""
+        return self.weight.transpose(2, 1, 0).reshape(-1, len(self.weight))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Two convolutions, and what goes around them."""
+
+    first: Layer
+    second: Layer
+    shortcut: Layer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The weights of an encoder, its norms folded in."""
+
+    stem: Layer
+    leads: Samples
+    """[outputs, 12]: what the presence of each lead adds to the stem."""
+    blocks: tuple[Block, ...]
+    project: Samples
+    """[d, features]"""
+    project_bias: Samples
+
+
+def read_network(model: onnx.ModelProto) -> Network:
+    """Raises BundleError for an encoder that is not causal or of another shape."""
+    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    convolutions = [_layer(node, arrays) for node in model.graph.node if node.op_type == "Conv"]
+    norms = [[arrays[name] for name in node.input[1:5]] for node in model.graph.node if node.op_type == "BatchNormalization"]
+    projections = [
+        [arrays[name] for name in node.input[1:]]
+        for node in model.graph.node
+        if node.op_type == "Gemm" and node.input[0] not in arrays and node.input[1] in arrays
+    ]
+    if len(norms) != 1 or len(convolutions) < 4 or convolutions[1].weight.shape[2] != 1 or not projections:
+        raise BundleError("its encoder has another shape than cardiogloss trains; export it again")
+    stem, leads = convolutions[0], convolutions[1]
+    scale, shift, mean, variance = norms[0]
+    gain = scale / np.sqrt(variance + 1e-5)
+    bias = (stem.bias + leads.bias - mean) * gain + shift
+    return Network(
+        stem=Layer(stem.weight * gain[:, None, None], bias.astype(np.float32), stem.stride),
+        leads=leads.weight[:, :, 0] * gain[:, None],
+        blocks=tuple(_blocks(convolutions[2:])),
+        project=projections[0][0],
+        project_bias=projections[0][1],
+    )
+
+
+def _layer(node: onnx.NodeProto, arrays: Mapping[str, Array]) -> Layer:
+    weight = arrays[node.input[1]]
+    bias = arrays[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
+    return Layer(weight, bias, next(a.ints[0] for a in node.attribute if a.name == "strides"))
+
+
+def _blocks(layers: Sequence[Layer]) -> Iterator[Block]:
+    rest = list(layers)
+    while rest:
+        first, second = rest.pop(0), rest.pop(0)
+        yield Block(first, second, rest.pop(0) if rest and rest[0].weight.shape[2] == 1 else None)
+
+
+def to_stream(bundle: Bundle, ranges: Ranges | None = None) -> Bundle:
+    """The bundle as a graph of one step: `ecg` [batch, 12, n] and `state` [batch, d] in, `next_state` beside the usual out.
+
+    With the `ranges` of its activations (`calibrate`) everything after the stem is multiplied in int8.
+    Raises BundleError for a bundle whose encoder looks ahead.
+    """
+    if not bundle.card.training.get("recipe", {}).get("causal"):
+        raise BundleError("its encoder looks ahead, so that it takes no streams; train one with `causal = true`")
+    window = onnx.load_model_from_string(bundle.onnx)
+    graph = _Graph(ranges)
+    positions = bundle.card.samples // STRIDE
+    _write(graph, read_network(window), positions)
+    model = graph.finish(read_head(window).arrays(), len(bundle.card.findings))
+    facts = {"stride": STRIDE, "precision": "int8" if ranges else "fp32", "derived_from": bundle.card.sha256}
+    return seal_model(model, bundle.card.model_copy(update=facts))
+
+
+def calibrate(bundle: Bundle, windows: Samples, quantile: float = 1.0) -> dict[str, float]:
+    """The greatest value, or a quantile, of each activation over windows [n, 12, samples]."""
+    import onnxruntime
+
+    graph = _Graph(None)
+    window = onnx.load_model_from_string(bundle.onnx)
+    _write(graph, read_network(window), bundle.card.samples // STRIDE)
+    model = graph.finish(read_head(window).arrays(), len(bundle.card.findings))
+    model.graph.output.extend(helper.make_tensor_value_info(x, TensorProto.FLOAT, None) for x in graph.activations.values())
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    state = np.zeros((1, session.get_inputs()[1].shape[1]), np.float32)
+    whole = bundle.card.samples // STRIDE * STRIDE
+    asked = list(graph.activations.values())
+    seen = [session.run(asked, {"ecg": ecg[None, :, :whole], "state": state}) for ecg in windows]
+    return {name: max(float(np.quantile(found[i], quantile)) for found in seen) for i, name in enumerate(graph.activations)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Activation:
+    """A tensor that is never negative, and in int8 the tensor of its scale."""
+
+    tensor: str
+    scale: str | None = None
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Nodes as they are written, and the state that each step leaves to the next."""
+
+    ranges: Ranges | None
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    slots: list[tuple[str, str, tuple[int, ...]]] = field(default_factory=list)
+    """What a step finds, what it leaves, and the shape of both without the batch."""
+    activations: dict[str, str] = field(default_factory=dict)
+    """What `calibrate` must know of: by its name, the tensor."""
+
+    def add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        name = name or f"{op.lower()}_{len(self.nodes)}"
+        domain = "com.microsoft" if op == "MatMulIntegerToFloat" else ""
+        self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, domain=domain, **attributes))
+        return name
+
+    def constant(self, values: Any, kind: Any = np.float32) -> str:
+        name = f"constant_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(values, dtype=kind), name))
+        return name
+
+    def numbers(self, *values: int) -> str:
+        return self.constant(values, np.int64)
+
+    def slice(self, x: str, first: int, last: int | None, axis: int) -> str:
+        end = np.iinfo(np.int64).max if last is None else last
+        return self.add("Slice", x, self.numbers(first), self.numbers(end), self.numbers(axis))
+
+    def convolve(self, x: _Activation, layer: Layer, length: tuple[str, int]) -> str:
+        """[batch, stride * n, inputs] -> [batch, n, outputs] in float32, before the activation."""
+        inputs = layer.weight.shape[1]
+        if layer.past > 0:
+            x = replace(x, tensor=self.behind_past(x.tensor, (layer.past, inputs), 1, whole=x.scale is not None))
+        rows = self.unfold(x.tensor, layer, length) if layer.past > 0 else self._last_of_pairs(x.tensor, inputs)
+        if x.scale is None:
+            return self.add("Add", self.add("MatMul", rows, self.constant(layer.rows)), self.constant(layer.bias))
+        scale = np.abs(layer.rows).max(axis=0) / 127
+        whole = self.constant(np.round(layer.rows / scale), np.int8)
+        return self.add("MatMulIntegerToFloat", rows, whole, x.scale, self.constant(scale), "", "", self.constant(layer.bias))
+
+    def unfold(self, x: str, layer: Layer, length: tuple[str, int]) -> str:
+        """[batch, past + stride * n, inputs] -> [batch, n, kernel * inputs]"""
+        kernel = layer.weight.shape[2]
+        table = np.arange(length[1])[:, None] * layer.stride + np.arange(kernel)
+        index = self.add("Slice", self.constant(table, np.int64), self.numbers(0), length[0], self.numbers(0))
+        taken = self.add("Gather", x, index, axis=1)
+        return self.add("Reshape", taken, self.numbers(0, 0, kernel * layer.weight.shape[1]))
+
+    def _last_of_pairs(self, x: str, inputs: int) -> str:
+        return self.slice(self.add("Reshape", x, self.numbers(0, -1, 2 * inputs)), inputs, None, 2)
+
+    def activate(self, x: str, name: str) -> _Activation:
+        """Without what is negative: in int8 the rounding to 255 steps cuts that off."""
+        if self.ranges is None:
+            self.activations[name] = self.add("Relu", x)
+            return _Activation(self.activations[name])
+        scale = self.constant(self.ranges[name] / 255)
+        return _Activation(self.add("QuantizeLinear", x, scale, self.constant(0, np.uint8)), scale)
+
+    def in_float(self, x: _Activation) -> str:
+        return x.tensor if x.scale is None else self.add("DequantizeLinear", x.tensor, x.scale, self.constant(0, np.uint8))
+
+    def behind_past(self, x: str, shape: tuple[int, ...], axis: int, whole: bool = False) -> str:
+        """`x` behind the last positions of the step before, `shape` without the batch; the last of both are left to the next."""
+        found = past = f"found_{len(self.slots)}"
+        if whole:
+            past = self.add("Cast", found, to=TensorProto.UINT8)
+        joined = self.add("Concat", past, x, axis=axis)
+        left = self.slice(joined, -shape[axis - 1], None, axis)
+        self.slots.append((found, self.add("Cast", left, to=TensorProto.FLOAT) if whole else left, shape))
+        return joined
+
+    def finish(self, head: Mapping[str, Samples], findings: int) -> onnx.ModelProto:
+        """The whole model; `embedding` must have been written."""
+        sizes = [int(np.prod(shape)) for _, _, shape in self.slots]
+        parts = [f"{found}_flat" for found, _, _ in self.slots]
+        body, self.nodes = self.nodes, [helper.make_node("Split", ["state", self.numbers(*sizes)], parts, axis=1)]
+        for part, (found, _, shape) in zip(parts, self.slots, strict=True):
+            self.add("Reshape", part, self.numbers(-1, *shape), name=found)
+        flat = [helper.make_node("Reshape", [left, self.numbers(0, -1)], [f"{left}_left"]) for _, left, _ in self.slots]
+        last = helper.make_node("Concat", [f"{left}_left" for _, left, _ in self.slots], ["next_state"], axis=1)
+        tensor = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            [*self.nodes, *body, *flat, last, *head_nodes("embedding")],
+            "stream",
+            [tensor("ecg", TensorProto.FLOAT, ["batch", len(LEADS), "n"]), tensor("state", TensorProto.FLOAT, ["batch", sum(sizes)])],
+            [
+                tensor("probability", TensorProto.FLOAT, ["batch", findings]),
+                tensor("embedding", TensorProto.FLOAT, ["batch", len(head["text_bias"])]),
+                tensor("next_state", TensorProto.FLOAT, ["batch", sum(sizes)]),
+            ],
+            [*self.initializers, *(numpy_helper.from_array(a, name) for name, a in head.items())],
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def _write(graph: _Graph, network: Network, positions: int) -> None:
+    """Positions before channels, so that the kernel of each position is one row of a matrix product."""
+    lengths = _lengths(graph, positions)
+    hidden = graph.activate(_halve(graph, _stem(graph, network, lengths), len(network.leads)), "stem")
+    halvings = 2
+    for number, block in enumerate(network.blocks):
+        halvings += block.first.stride == 2
+        hidden = _block(graph, block, hidden, lengths[halvings], number)
+    _embed(graph, network, graph.in_float(hidden), positions)
+
+
+def _lengths(graph: _Graph, positions: int) -> dict[int, tuple[str, int]]:
+    """Halvings of n -> the tensor of that length, and the greatest that it may be."""
+    n = graph.slice(graph.add("Shape", "ecg"), 2, 3, 0)
+    return {h: (graph.add("Div", n, graph.numbers(2**h)), positions * STRIDE >> h) for h in range(1, 6)}
+
+
+def _stem(graph: _Graph, network: Network, lengths: Mapping[int, tuple[str, int]]) -> str:
+    """Millivolts -> [batch, n / 2, outputs], by the front end and the first convolution, always in float32."""
+    absent = graph.add("IsNaN", "ecg")
+    present_new = graph.add("Sub", graph.constant(1.0), graph.add("Cast", absent, to=TensorProto.FLOAT))
+    filled_new = graph.add("Where", absent, graph.constant(0.0), "ecg")
+    past = (len(LEADS), BASELINE_SAMPLES + network.stem.past)
+    filled, present = (graph.behind_past(x, past, 2) for x in (filled_new, present_new))
+    least = graph.add("Max", _moving_sum(graph, present), graph.constant(1.0))
+    baseline = graph.add("Div", _moving_sum(graph, filled), least)
+    scaled = graph.add("Mul", graph.add("Sub", graph.slice(filled, BASELINE_SAMPLES, None, 2), baseline), graph.constant(GAIN_PER_MV))
+    clipped = graph.add("Clip", scaled, graph.constant(-LIMIT), graph.constant(LIMIT))
+    shown = graph.add("Mul", clipped, graph.slice(present, BASELINE_SAMPLES, None, 2))
+    rows = graph.unfold(graph.add("Transpose", shown, perm=[0, 2, 1]), network.stem, lengths[1])
+    pairs = graph.add("Reshape", graph.add("Transpose", present_new, perm=[0, 2, 1]), graph.numbers(0, -1, 2 * len(LEADS)))
+    known = graph.add("Concat", rows, graph.slice(pairs, len(LEADS), None, 2), axis=2)
+    weight = np.concatenate([network.stem.rows, network.leads.T])
+    product = graph.add("MatMul", known, graph.constant(weight))
+    return graph.add("Relu", graph.add("Add", product, graph.constant(network.stem.bias)))
+
+
+def _moving_sum(graph: _Graph, x: str) -> str:
+    running = graph.add("CumSum", x, graph.constant(2, np.int64))
+    return graph.add("Sub", graph.slice(running, BASELINE_SAMPLES, None, 2), graph.slice(running, 0, -BASELINE_SAMPLES, 2))
+
+
+def _halve(graph: _Graph, x: str, channels: int) -> str:
+    """The greatest of each second position, the one before it and the one after the last halving."""
+    joined = graph.behind_past(x, (1, channels), 1)
+    pairs, later = (
+        graph.add("Reshape", part, graph.numbers(0, -1, 2 * channels))
+        for part in (graph.slice(joined, 0, -1, 1), graph.slice(joined, 1, None, 1))
+    )
+    first, second = graph.slice(pairs, 0, channels, 2), graph.slice(pairs, channels, None, 2)
+    return graph.add("Max", first, second, graph.slice(later, channels, None, 2))
+
+
+def _block(graph: _Graph, block: Block, x: _Activation, length: tuple[str, int], number: int) -> _Activation:
+    inner = graph.activate(graph.convolve(x, block.first, length), f"block {number} inner")
+    around = graph.convolve(x, block.shortcut, length) if block.shortcut else graph.in_float(x)
+    return graph.activate(graph.add("Add", graph.convolve(inner, block.second, length), around), f"block {number}")
+
+
+def _embed(graph: _Graph, network: Network, hidden: str, positions: int) -> None:
+    """Mean and maximum over the window's positions [batch, n, features], projected to unit norm."""
+    joined = graph.behind_past(hidden, (positions - 1, network.project.shape[1] // 2), 1)
+    window = graph.slice(joined, -positions, None, 1)
+    axis = graph.numbers(1)
+    pooled = [graph.add(f"Reduce{how}", window, axis, keepdims=0) for how in ("Mean", "Max")]
+    features = graph.add("Concat", *pooled, axis=1)
+    projected = graph.add("Gemm", features, graph.constant(network.project), graph.constant(network.project_bias), transB=1)
+    norm = graph.add("ReduceL2", projected, axis, keepdims=1)
+    graph.add("Div", projected, graph.add("Max", norm, graph.constant(1e-12)), name="embedding")

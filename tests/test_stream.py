@@ -1,0 +1,191 @@
+"""Streams: the step graph against torch's own encoder over the whole signal, whatever the steps and whoever shares a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.strategies import DataObject
+
+from kernels.bundle import Bundle, BundleError, golden_windows
+from kernels.engine import Result, StreamEngine, open_engine
+from kernels.export import assemble, head_of, trace_to_onnx
+from kernels.findings import ConfigError
+from kernels.signal import STRIDE, Samples
+from kernels.stream import calibrate, read_network, to_stream
+from tests.conftest import heart
+from trainer.model import Encoder
+
+WHOLE = 992
+"""The steps of 32 samples in a window of 1,000."""
+
+
+def _untrained() -> Encoder:
+    """Small, causal, and with norms that do something."""
+    torch.manual_seed(0)
+    encoder = Encoder(width=8, dim=256, causal=True).eval()
+    for norm in (m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm1d)):
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.normal_(0, 0.2)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return _untrained()
+
+
+@pytest.fixture(scope="module")
+def window_bundle(encoder: Encoder, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("stream") / "encoder.pt2"
+    program = torch.export.export(encoder, (torch.zeros(2, 12, 1000),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    training = {**bundle.card.training, "recipe": {**bundle.card.training["recipe"], "causal": True}}
+    return assemble(trace_to_onnx(path), head_of(bundle), bundle.card.model_copy(update={"training": training}))
+
+
+@pytest.fixture(scope="module")
+def windows() -> Samples:
+    """Hearts of several rates; with a lead off for a while, with two leads, and without any."""
+    ecg = np.stack([heart(bpm, 10, 100, seed=bpm) for bpm in (45, 75, 130, 88)])
+    ecg[1, 3, 200:500] = np.nan
+    ecg[2, 2:] = np.nan
+    ecg[3] = np.nan
+    return ecg
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def engine(request: pytest.FixtureRequest, window_bundle: Bundle, windows: Samples) -> Iterator[StreamEngine]:
+    ranges = calibrate(window_bundle, windows) if request.param == "int8" else None
+    with open_engine(to_stream(window_bundle, ranges)) as opened:
+        assert isinstance(opened, StreamEngine)
+        yield opened
+
+
+def _walk(engine: StreamEngine, ecg: Samples, steps: list[int]) -> Result:
+    """The result after these numbers of strides from the beginning."""
+    states = np.repeat(engine.begin()[None], len(ecg), axis=0)
+    at = 0
+    for step in steps:
+        result, states = engine.step(np.ascontiguousarray(ecg[:, :, at : at + step * STRIDE]), states)
+        at += step * STRIDE
+    return result
+
+
+def _cut(total: int) -> st.SearchStrategy[list[int]]:
+    """Any way to walk so many strides."""
+    return st.lists(st.integers(1, total), max_size=8).map(lambda ends: np.diff([0, *sorted({*ends, total})]).tolist())
+
+
+def test_a_window_gives_what_torch_gives(engine: StreamEngine, encoder: Encoder, windows: Samples) -> None:
+    with torch.no_grad():
+        expected = encoder(torch.from_numpy(windows)).numpy()
+    assert np.allclose(engine.run(windows).embedding, expected, atol=1e-5 if engine.bundle.card.precision == "fp32" else 0.05)
+
+
+def test_the_window_bundle_and_the_stream_bundle_are_one_model(window_bundle: Bundle, windows: Samples) -> None:
+    with open_engine(window_bundle) as whole, open_engine(to_stream(window_bundle)) as stream:
+        assert np.allclose(whole.run(windows).probability, stream.run(windows).probability, atol=1e-5)
+
+
+@given(steps=_cut(WHOLE // STRIDE))
+def test_any_steps_end_where_one_step_ends(engine: StreamEngine, windows: Samples, steps: list[int]) -> None:
+    once, walked = engine.run(windows), _walk(engine, windows[:, :, :WHOLE], steps)
+    tolerance = 1e-5 if engine.bundle.card.precision == "fp32" else 0.02  # a rounding of the front end may tip a whole number
+    assert np.allclose(walked.embedding, once.embedding, atol=tolerance)
+
+
+def test_a_result_sees_ten_seconds_and_what_they_remember(engine: StreamEngine, encoder: Encoder) -> None:
+    """Torch over a minute at once, pooled over the last 31 positions, is the oracle of a stream with a past."""
+    ecg = heart(70, 60, 100)[None, :, : 60 * 100 // STRIDE * STRIDE]
+    with torch.no_grad():
+        samples, present = encoder.front_end(torch.from_numpy(ecg))
+        hidden = encoder.stem_norm(encoder.stem(samples) + encoder._lead_bias(present))
+        positions = encoder.blocks(encoder._halve(torch.relu(hidden)))[..., -(WHOLE // STRIDE) :]
+        expected = torch.nn.functional.normalize(encoder.project(encoder._pool(positions)), dim=-1).numpy()
+    found = _walk(engine, ecg, [3, 4, 3, 3] * 14 + [5]).embedding
+    assert np.allclose(found, expected, atol=1e-5 if engine.bundle.card.precision == "fp32" else 0.05)
+
+
+@given(data=st.data())
+def test_no_stream_changes_a_bit_of_another(engine: StreamEngine, windows: Samples, data: DataObject) -> None:
+    """Neither the size of a batch, nor who else is in it, nor the place in it."""
+    order = data.draw(st.permutations(range(len(windows) * 5)))
+    many = np.concatenate([windows * gain for gain in (1.0, 0.5, 2.0, -1.0, 0.1)])[order, :, : 3 * STRIDE]
+    size = data.draw(st.integers(1, len(many)))
+    states = np.repeat(engine.begin()[None], len(many), axis=0)
+    together, after = engine.step(many, states)
+    apart, after_apart = engine.step(many[:size], states[:size])
+    assert np.array_equal(together.probability[:size], apart.probability)
+    assert np.array_equal(together.embedding[:size], apart.embedding)
+    assert np.array_equal(after[:size], after_apart, equal_nan=True)
+
+
+def test_the_same_ranges_give_the_same_bytes(window_bundle: Bundle, windows: Samples) -> None:
+    ranges = calibrate(window_bundle, windows)
+    assert to_stream(window_bundle, ranges).onnx == to_stream(window_bundle, calibrate(window_bundle, windows)).onnx
+
+
+def test_int8_says_what_float32_says(window_bundle: Bundle, windows: Samples) -> None:
+    ranges = calibrate(window_bundle, windows)
+    with open_engine(to_stream(window_bundle)) as full, open_engine(to_stream(window_bundle, ranges)) as coarse:
+        assert np.abs(full.run(windows).probability - coarse.run(windows).probability).max() < 0.05
+
+
+def test_a_stream_bundle_survives_the_disk_and_tells_where_it_is_from(window_bundle: Bundle, tmp_path: Path) -> None:
+    stream = to_stream(window_bundle)
+    (tmp_path / "stream.onnx").write_bytes(stream.onnx)
+    card = Bundle.read(tmp_path / "stream.onnx").card
+    assert (card.stride, card.precision, card.derived_from) == (STRIDE, "fp32", window_bundle.card.sha256)
+    assert card.findings == window_bundle.card.findings
+
+
+def test_an_encoder_that_looks_ahead_takes_no_streams(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="looks ahead"):
+        to_stream(bundle)
+
+
+def test_no_other_engine_opens_a_stream_bundle(window_bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match="takes no bundle made for streams"):
+        open_engine(to_stream(window_bundle), "reference")
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 33), (1, 12, 0), (1, 11, 32), (12, 32)])
+def test_steps_of_other_shapes_are_refused(engine: StreamEngine, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BundleError, match="a multiple of 32"):
+        engine.step(np.zeros(shape, np.float32), engine.begin()[None])
+
+
+def test_golden_windows_are_written_down_anew(engine: StreamEngine) -> None:
+    golden = np.array(engine.bundle.card.golden, np.float32)
+    assert np.allclose(engine.run(golden_windows(1000)).probability, golden, atol=1e-6)
+
+
+def test_the_network_is_read_as_it_was_written(window_bundle: Bundle, encoder: Encoder) -> None:
+    import onnx
+
+    network = read_network(onnx.load_model_from_string(window_bundle.onnx))
+    assert [block.first.stride for block in network.blocks] == [1, 1, 2, 1, 2, 1, 2, 1]
+    assert np.allclose(network.project, encoder.project.weight.detach().numpy())
+
+
+def test_nothing_later_than_its_stride_reaches_a_position(encoder: Encoder, windows: Samples) -> None:
+    """The law that streams rest on, asked of torch itself."""
+
+    def positions(ecg: Samples) -> torch.Tensor:
+        samples, present = encoder.front_end(torch.from_numpy(ecg))
+        return encoder.blocks(encoder._halve(torch.relu(encoder.stem_norm(encoder.stem(samples) + encoder._lead_bias(present)))))
+
+    later = windows[:1].copy()
+    later[..., 10 * STRIDE :] += 1
+    with torch.no_grad():
+        before, after = positions(windows[:1]), positions(later)
+    assert torch.equal(before[..., :10], after[..., :10])
+    assert not torch.equal(before[..., 10:], after[..., 10:])
