@@ -68,7 +68,8 @@ class StreamEngine(Engine):
     def step(self, ecg: Samples, states: Samples) -> tuple[Result, Samples]:
         """The next samples [batch, 12, n] of streams in `states` [batch, d]: their results, and what to give next time.
 
-        A result says nothing before a whole window was seen. Raises BundleError where n is no multiple of `stride`.
+        A result says nothing before a whole window was seen. Raises BundleError where n is no multiple of `stride`,
+        or is longer than a window and a stride.
         """
 
 

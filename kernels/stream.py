@@ -252,9 +252,9 @@ def _write(graph: _Graph, network: Network, positions: int) -> None:
 
 
 def _lengths(graph: _Graph, positions: int) -> dict[int, tuple[str, int]]:
-    """Halvings of n -> the tensor of that length, and the greatest that it may be."""
+    """Halvings of n -> the tensor of that length, and the greatest that it may be: windows that follow each other leave part of a stride."""
     n = graph.slice(graph.add("Shape", "ecg"), 2, 3, 0)
-    return {h: (graph.add("Div", n, graph.numbers(2**h)), positions * STRIDE >> h) for h in range(1, 6)}
+    return {h: (graph.add("Div", n, graph.numbers(2**h)), (positions + 1) * STRIDE >> h) for h in range(1, 6)}
 
 
 def _stem(graph: _Graph, network: Network, lengths: Mapping[int, tuple[str, int]]) -> str:

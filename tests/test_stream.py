@@ -19,7 +19,9 @@ from kernels.findings import ConfigError
 from kernels.signal import STRIDE, Samples
 from kernels.stream import calibrate, read_network, to_stream
 from tests.conftest import heart
+from trainer.embed import Past
 from trainer.model import Encoder
+from trainer.records import Recording
 
 WHOLE = 992
 """The steps of 32 samples in a window of 1,000."""
@@ -110,7 +112,7 @@ def test_a_result_sees_ten_seconds_and_what_they_remember(engine: StreamEngine, 
         hidden = encoder.stem_norm(encoder.stem(samples) + encoder._lead_bias(present))
         positions = encoder.blocks(encoder._halve(torch.relu(hidden)))[..., -(WHOLE // STRIDE) :]
         expected = torch.nn.functional.normalize(encoder.project(encoder._pool(positions)), dim=-1).numpy()
-    found = _walk(engine, ecg, [3, 4, 3, 3] * 14 + [5]).embedding
+    found = _walk(engine, ecg, [3, 4, 3, 3] * 11 + [32, 3, 4, 5]).embedding
     assert np.allclose(found, expected, atol=1e-5 if engine.bundle.card.precision == "fp32" else 0.05)
 
 
@@ -157,7 +159,7 @@ def test_no_other_engine_opens_a_stream_bundle(window_bundle: Bundle) -> None:
         open_engine(to_stream(window_bundle), "reference")
 
 
-@pytest.mark.parametrize("shape", [(1, 12, 33), (1, 12, 0), (1, 11, 32), (12, 32)])
+@pytest.mark.parametrize("shape", [(1, 12, 33), (1, 12, 0), (1, 12, 1056), (1, 11, 32), (12, 32)])
 def test_steps_of_other_shapes_are_refused(engine: StreamEngine, shape: tuple[int, ...]) -> None:
     with pytest.raises(BundleError, match="a multiple of 32"):
         engine.step(np.zeros(shape, np.float32), engine.begin()[None])
@@ -189,3 +191,19 @@ def test_nothing_later_than_its_stride_reaches_a_position(encoder: Encoder, wind
         before, after = positions(windows[:1]), positions(later)
     assert torch.equal(before[..., :10], after[..., :10])
     assert not torch.equal(before[..., 10:], after[..., 10:])
+
+
+def _recording(number: int, samples_mv: Samples, after: str | None) -> Recording:
+    return Recording(f"r+{number}", samples_mv, 100.0, "", (), (), "r", 1, after=after)
+
+
+def test_recordings_that_go_on_are_one_stream(engine: StreamEngine) -> None:
+    """And one that does not begins anew."""
+    ecg = heart(70, 40, 100)
+    windows = [ecg[None, :, at : at + 1000] for at in range(0, 4000, 1000)]
+    past = Past(engine)
+    found = [past.encode(_recording(i, w[0], f"r+{i - 1}" if i else None), w) for i, w in enumerate(windows)]
+    assert np.allclose(found[3], _walk(engine, ecg[None, :, : 4000 // STRIDE * STRIDE], [31, 31, 31, 32]).embedding, atol=1e-6)
+    alone = past.encode(_recording(9, windows[2][0], "another"), windows[2])
+    assert np.array_equal(alone, engine.run(windows[2]).embedding)
+    assert not np.array_equal(alone, found[2])

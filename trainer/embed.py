@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from kernels.engine import StreamEngine
 from kernels.signal import LEADS, Samples
 
 from .batches import keep_leads
@@ -32,12 +33,39 @@ def encode_in_torch(encoder: torch.nn.Module) -> Encode:
     return encode
 
 
+class Past:
+    """A stream engine that remembers the recording before, where the next goes on from it."""
+
+    def __init__(self, engine: StreamEngine) -> None:
+        self._engine = engine
+        self._begin()
+
+    def _begin(self) -> None:
+        self._last: str | None = None
+        self._state = self._engine.begin()[None]
+        self._left: Samples = np.empty((1, len(LEADS), 0), np.float32)
+
+    def encode(self, recording: Recording, ecg: Samples) -> Samples:
+        """Of one window [1, 12, samples], the embedding [1, d] of what ends with it; several overlap, and are seen by themselves."""
+        if len(ecg) > 1:
+            return self._engine.run(ecg).embedding
+        if recording.after is None or recording.after != self._last:
+            self._begin()
+        joined = np.concatenate([self._left, ecg], axis=2)
+        whole = joined.shape[2] // self._engine.stride * self._engine.stride
+        result, self._state = self._engine.step(np.ascontiguousarray(joined[:, :, :whole]), self._state)
+        self._left, self._last = joined[:, :, whole:], recording.id
+        return result.embedding
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """An encoder, and the leads that it is shown; without any, all that a recording has."""
 
     encode: Encode
     leads: tuple[str, ...] = ()
+    past: Past | None = None
+    """In place of the encoder, for recordings that are parts of one stream."""
 
     def look(self, ecg: Samples) -> Samples:
         """The windows [n, 12, samples] as a device with these leads would give them."""
@@ -97,12 +125,13 @@ def embed(recordings: Iterable[Recording], views: Sequence[View], rate_hz: float
         if recording.amplitude_known:
             ecg = cut_windows(recording, rate_hz, samples, round(samples * HOP_SHARE))
             for view, kept in zip(views, seen, strict=True):
-                kept.extend(_see(recording, view.look(ecg), view.encode))
+                kept.extend(_see(recording, view.look(ecg), view))
     return [Embedded(",".join(view.leads) or "all", tuple(kept)) for view, kept in zip(views, seen, strict=True)]
 
 
-def _see(recording: Recording, ecg: Samples, encode: Encode) -> list[Seen]:
+def _see(recording: Recording, ecg: Samples, view: View) -> list[Seen]:
     present = frozenset(lead for lead, samples in zip(LEADS, ecg.swapaxes(0, 1), strict=True) if not np.isnan(samples).all())
     if not present:
         return []
-    return [Seen(recording.id, recording.patient, recording.fold, recording.codes, present, encode(ecg))]
+    embedding = view.past.encode(recording, ecg) if view.past else view.encode(ecg)
+    return [Seen(recording.id, recording.patient, recording.fold, recording.codes, present, embedding)]

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 
 from kernels.bundle import Bundle
-from kernels.engine import Engine, open_engine
+from kernels.engine import Engine, StreamEngine, open_engine
 from kernels.export import Head, head_of
 from kernels.findings import ConfigError
 from kernels.signal import Samples
 
 from .datasets import Task
-from .embed import Embedded, View, embed
+from .embed import Embedded, Past, View, embed
 from .metrics import draw_patients
 from .options import parse_folds
 from .probe import BUDGETS, Budget, Split, probe_rows, random_encoder, training_folds
@@ -61,10 +61,16 @@ class Evaluation:
         return f"{self.name} {self.bundle.card.sha256[:12]} on {self.source.name}, folds {self.source.told_folds}, {recordings} recordings"
 
 
-def embed_bundle(bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),)) -> list[Embedded]:
-    """The recordings as the bundle sees them, one `Embedded` a set of leads."""
+def embed_bundle(bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),), past: bool = False) -> list[Embedded]:
+    """The recordings as the bundle sees them, one `Embedded` a set of leads; with their `past`, as parts of a stream."""
     with open_engine(bundle, threads=torch.get_num_threads()) as engine:
-        return _embed(bundle, source, [View(partial(_encode, engine), leads) for leads in lead_sets])
+        return _embed(bundle, source, [View(partial(_encode, engine), leads, _past(engine) if past else None) for leads in lead_sets])
+
+
+def _past(engine: Engine) -> Past:
+    if not isinstance(engine, StreamEngine):
+        raise ConfigError("--past is for bundles that take streams; make one with `cardiogloss-kernels stream`")
+    return Past(engine)
 
 
 def _encode(engine: Engine, ecg: Samples) -> Samples:
@@ -125,7 +131,12 @@ def learnt_folds(bundle: Bundle, name: str) -> tuple[int, ...]:
 
 
 def evaluate(
-    bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),), probe: bool = False, name: str = "cardiogloss"
+    bundle: Bundle,
+    source: Source,
+    lead_sets: Sequence[LeadSet] = ((),),
+    probe: bool = False,
+    name: str = "cardiogloss",
+    past: bool = False,
 ) -> Evaluation:
     """Every task of the dataset and the bundle's findings under each set of leads, and linear probes where asked for.
 
@@ -135,7 +146,7 @@ def evaluate(
     questions = ask(tasks, bundle)
     taught = training_folds(source.name, source.folds) if probe else ()
     everything = replace(source, folds=(*taught, *source.folds))
-    read = embed_bundle(bundle, everything, lead_sets)
+    read = embed_bundle(bundle, everything, lead_sets, past)
     evaluated = [of_source(embedded, source) for embedded in read]
     head = head_of(bundle)
     answers = [answer_all(bundle, head, questions, source, embedded) for embedded in evaluated]

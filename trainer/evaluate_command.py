@@ -43,6 +43,7 @@ def evaluate_command(
     leads: LeadsOption = None,
     findings: Annotated[Path | None, typer.Option(help="Other findings (TOML) to evaluate instead of the bundle's.")] = None,
     probe: Annotated[bool, typer.Option(help="Also train linear probes on the folds that are not evaluated.")] = False,
+    past: Annotated[bool, typer.Option(help="Let streams remember: windows of one record are not scored each by itself (mitdb).")] = False,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the rows to this file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Draw pictures into this folder.")] = None,
@@ -62,7 +63,7 @@ def evaluate_command(
     done = []
     for path, model in models.items():
         with errors.status(f"scoring recordings with {path.stem}"):
-            done.append(evaluate(model, source, parse_lead_sets(leads or ["all"]), probe, path.stem))
+            done.append(evaluate(model, source, parse_lead_sets(leads or ["all"]), probe, path.stem, past))
         console.print(for_terminal(done[-1]), width=console.width if console.is_terminal else _FILE_COLUMNS)
     _write(done, as_json, markdown, plots, scores)
 

@@ -32,6 +32,8 @@ class Recording:
     fold: int
     amplitude_known: bool = True
     """False where the file holds z-scores instead of mV."""
+    after: str | None = None
+    """The recording that this one goes on from without a gap."""
 
 
 def fold_of(patient: str) -> int:

@@ -62,7 +62,8 @@ def _read_windows(path: Path) -> Iterator[Recording]:
 
 def _window(name: str, waveform: Waveform, start: int, stop: int, codes: tuple[str, ...]) -> Recording:
     part = waveform.samples_mv[:, start:stop].copy()
-    return Recording(f"{name}+{start}", part, waveform.rate_hz, "", codes, (), _patient(name), fold_of_record(name))
+    before = f"{name}+{2 * start - stop}" if start else None
+    return Recording(f"{name}+{start}", part, waveform.rate_hz, "", codes, (), _patient(name), fold_of_record(name), after=before)
 
 
 def _patient(name: str) -> str:
