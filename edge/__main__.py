@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -37,6 +37,9 @@ from .replay import Summary, replay
 from .report import overview, page
 from .table import clock, episode_rows, finding_rows, unobservable
 from .transport.file import RecordingFile, columns_of, open_capture, open_recording
+
+if TYPE_CHECKING:
+    from .capacity import Plan
 
 _LATER = {
     "evaluate": "edge.evaluate.command:evaluate_command",
@@ -105,15 +108,37 @@ def replay_command(
 
 @app.command(name="bench")
 def bench_command(
-    recording: Annotated[Path, typer.Argument(help="A WFDB record; half an hour of two leads is customary.")],
+    recording: Annotated[Path, typer.Argument(help="A WFDB record; half an hour of two leads is customary, with --sources one of twelve.")],
+    sources: Annotated[str, typer.Option(help="Play it live as so many sources instead; max finds how many one core keeps up with.")] = "",
+    seconds: Annotated[float, typer.Option(min=1.0, help="With --sources: how long to measure, after a warm-up.")] = 60.0,
+    rate: Annotated[float, typer.Option(help="With --sources: samples a second that each sends.")] = 250.0,
+    bundle: Annotated[Path, typer.Option(help="With --sources: the model.", show_default="the shipped one")] = SHIPPED_BUNDLE,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Measure a replay in a process of its own, on one core: start to first score, speed, peak memory."""
-    figures = asdict(bench(recording))
+    """Measure on one core, in a process of its own: a replay (start to first score, speed, peak memory), or --sources at once."""
+    if sources:
+        from .capacity import Plan
+
+        figures = _measure_sources(Plan(recording, bundle, rate, seconds), sources)
+    else:
+        figures = asdict(bench(recording))
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
         console.print("\n".join(f"{name:20} {value:.2f}" for name, value in figures.items()), highlight=False)
+
+
+def _measure_sources(plan: Plan, sources: str) -> dict[str, Any]:
+    from .capacity import Capacity, capacity, most
+
+    def tell(trial: Capacity) -> None:
+        errors.print(f"{trial.sources} sources: p99 {trial.p99_ms:g} ms, {trial.core:.0%} of the core", highlight=False)
+
+    if sources == "max":
+        return asdict(most(plan, tell))
+    if not (sources.isdecimal() and int(sources)):
+        raise ConfigError(f"--sources {sources} must be a whole number from 1 on, or max")
+    return asdict(capacity(plan, int(sources)))
 
 
 class Outputs:

@@ -112,6 +112,7 @@ class Alarm:
             self._watch(finding, "technical", technical.RULES[finding.name])
         for finding in by_silence(card.findings):
             self._watch(finding, "physiological", _rule_of(finding, hop_s))
+        self._silenceable = [watch for watch in self._watches.values() if watch.silenced_by]
         self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")
         self._blind_until_s = self._explained_until_s = float("-inf")
         self._scored_s = self._judged_s = float("-inf")
@@ -238,7 +239,7 @@ class Alarm:
         yield from self._hush(moment)
 
     def _advance(self, watch: _Watch, vote: Vote, moment: _Moment) -> Iterator[Alert]:
-        if any(other.episode.is_on for other in watch.silenced_by):
+        if watch.silenced_by and any(other.episode.is_on for other in watch.silenced_by):
             return
         fits = watch.kind == "technical" or self._pulse.fits(watch.finding, moment.at_s)
         change = watch.episode.feed(moment.at_s, vote.score, fits)
@@ -251,7 +252,9 @@ class Alarm:
 
     def _hush(self, moment: _Moment) -> Iterator[Alert]:
         """What is on ends where something that silences it has begun."""
-        for watch in self._watches.values():
+        if not any(watch.episode.is_on for watch in self._watches.values()):
+            return
+        for watch in self._silenceable:
             by = next((other for other in watch.silenced_by if other.episode.is_on), None)
             if by:
                 yield from self._end(watch, moment, f"superseded by {in_words(by.finding.name)}")

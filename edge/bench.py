@@ -34,7 +34,7 @@ def bench(recording: Path) -> Figures:
     begun_s = time.monotonic()
     first_s = None
     command = [sys.executable, "-m", "edge", "replay", str(recording), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=_use_one_core) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=use_one_core) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if first_s is None and '"type": "scores"' in line:
@@ -46,6 +46,7 @@ def bench(recording: Path) -> Figures:
     return Figures(first_s, total_s, source.duration_s / total_s, peak_mb)
 
 
-def _use_one_core() -> None:
+def use_one_core() -> None:
+    """From now on, where the system can be told so."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -42,6 +42,8 @@ class Episode:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._recent: deque[tuple[float, float, bool | None]] = deque(maxlen=max(rule.n, rule.clear_n))
+        self._lower = 0
+        """How many scores there have been since the last that reached `raise_at`."""
         self._enough_since_s: float | None = None
         self._quiet_until_s = float("-inf")
         self._told = 0.0
@@ -61,6 +63,7 @@ class Episode:
         False it counts against it.
         """
         self._recent.append((at_s, score, fits))
+        self._lower = 0 if score >= self._rule.raise_at else self._lower + 1
         while self._recent[0][0] < at_s - self._rule.memory_s:
             self._recent.popleft()
         change = self._while_on(at_s, score) if self.is_on else self._while_off(at_s)
@@ -90,7 +93,9 @@ class Episode:
 
     def _while_off(self, at_s: float) -> Change | None:
         rule = self._rule
-        counted = [(t, p) for t, p, fits in self._last(rule.n) if p >= rule.raise_at and fits]
+        # For most findings nearly always so: then there is nothing to look through.
+        lower = self._lower >= rule.n
+        counted = [] if lower else [(t, p) for t, p, fits in self._last(rule.n) if p >= rule.raise_at and fits]
         if at_s < self._quiet_until_s or len(counted) < rule.k:
             self._enough_since_s = None
             return None

@@ -61,7 +61,7 @@ class Live:
         self._new_decoder = decoder
         self._decoder = decoder()
         self._pipeline = pipeline
-        self._before: Counter[str] = Counter()
+        self._before: Counter[str] = Counter(dict.fromkeys(_COUNTED, 0))
         self._accounts = self._count()
         self._refused: str | None = None
         self._unread: str | None = None

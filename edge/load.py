@@ -26,12 +26,13 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from kernels.findings import ConfigError
-from kernels.signal import HALF_LENGTH_S, LEADS, resample
+from kernels.signal import HALF_LENGTH_S, LEADS
 
 from .config import Mqtt
 from .decode.chunk import Chunk
 from .decode.device import Device
 from .decode.devices import DEVICES, device
+from .fir import resample
 from .simulate import PIECE_S, Stream, pieces, plan, play
 from .transport.file import RecordingFile, open_recording
 from .transport.mqtt import Broker

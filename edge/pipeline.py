@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
 
 from kernels.engine import Engine
 from kernels.signal import Samples
@@ -17,6 +15,7 @@ from .decode.chunk import Chunk
 from .quality import Judge, Quality
 from .score import Draft, Scorer, Scores
 from .strip import STRIP_S, Recent, Strip, Tail
+from .track import Job, Track, score
 from .vitals import Monitor, Vitals
 from .window import Cut, Resample
 
@@ -66,9 +65,9 @@ class Pending:
     """The last samples of all, at the end of the stream."""
 
     @property
-    def windows(self) -> list[Samples]:
-        """What the engine is to score, each [12, n]."""
-        return [item.masked_mv for item, _ in self.known if isinstance(item, Draft) and item.masked_mv is not None]
+    def jobs(self) -> list[Job]:
+        """What the engine is to do, in order."""
+        return [item.job for item, _ in self.known if isinstance(item, Draft) and item.job]
 
 
 class Pipeline:
@@ -88,7 +87,7 @@ class Pipeline:
         self._resample = Resample(card.rate_hz)
         self._cut = Cut(card.samples, max(round(options.hop_s * card.rate_hz), 1))
         self._monitor = Monitor(card.rate_hz)
-        self._scorer = Scorer(source, card.findings)
+        self._scorer = Scorer(source, card.findings, Track(engine))
         self.alarm = Alarm(source, card, options.stream, options.hop_s)
         self._recent = Recent(card.rate_hz)
         self._raised: deque[Alert] = deque()
@@ -109,7 +108,7 @@ class Pipeline:
             self._scorer.observe(quality)
             self._quality.append(quality)
             self._judged.append(quality)
-        return self._advance(list(self._resample.feed(chunk)))
+        return self._advance(list(self._resample.feed(chunk, self._next_known())))
 
     def prepare_end(self) -> Pending:
         """The same for the end of the stream."""
@@ -126,7 +125,7 @@ class Pipeline:
                 case Quality():
                     yield from self._alert(self.alarm.feed_second(item, tail), item.end_s, tail)
                 case Draft():
-                    scores = item.scores if item.masked_mv is None else self._scorer.fill(item, next(rows))
+                    scores = item.scores if item.job is None else self._scorer.fill(item, next(rows))
                     yield scores
                     yield from self._alert(self.alarm.feed(scores, tail), scores.at_s, tail)
         if pending.end:
@@ -138,7 +137,7 @@ class Pipeline:
         yield from self.alarm.succeed(last.alarm)
 
     def _run(self, pending: Pending) -> Iterator[Event]:
-        return self.finish(pending, score(self.engine, pending.windows))
+        return self.finish(pending, score(self.engine, pending.jobs))
 
     def _alert(self, alerts: Iterator[Alert], at_s: float, tail: Tail) -> Iterator[Event]:
         """With the evidence that the time since an earlier alert has made."""
@@ -154,6 +153,8 @@ class Pipeline:
             yield FollowUp(self._raised.popleft(), round(strip.end_s, 6), strip)
 
     def _advance(self, resampled: list[Chunk], ended: bool = False) -> Pending:
+        if not resampled and not ended:
+            return Pending(())
         known: list[tuple[int, _Item, Tail]] = []
         for chunk in resampled:
             self._recent.feed(chunk)
@@ -167,10 +168,18 @@ class Pipeline:
         end = self._recent.before(self._recent.end) if ended else None
         return Pending(tuple((item, tail) for _, item, tail in sorted(known, key=_order)), end)
 
+    def _next_known(self) -> int:
+        """Up to here nothing becomes known, if no gap comes before."""
+        at = min(self._cut.next_end, self._monitor.next_at)
+        return min(at, self._index_after(self._judged[0])) if self._judged else at
+
     def _judgements(self, end: int) -> Iterator[tuple[int, Quality]]:
         """The seconds that are over by this index, though the resampler told their samples later than they were judged."""
-        while self._judged and (at := math.ceil(self._judged[0].end_s * self.rate_hz - _ROUNDING)) <= end:
+        while self._judged and (at := self._index_after(self._judged[0])) <= end:
             yield at, self._judged.popleft()
+
+    def _index_after(self, quality: Quality) -> int:
+        return math.ceil(quality.end_s * self.rate_hz - _ROUNDING)
 
     def _forget(self) -> None:
         """However often a gap begins a window anew, nothing grows."""
@@ -185,13 +194,6 @@ class Pipeline:
             self._quality.popleft()
         now = self._quality[0] if self._quality and self._quality[0].end_s <= vitals.at_s else None
         return Seen(self._source, vitals, now)
-
-
-def score(engine: Engine, windows: Sequence[Samples]) -> Samples:
-    """The probabilities [windows, findings] of windows [12, n] each, in one call of the engine."""
-    if not windows:
-        return np.empty((0, len(engine.bundle.card.findings)), np.float32)
-    return engine.run(np.stack(windows)).probability
 
 
 def _order(known: tuple[int, _Item, Tail]) -> tuple[int, int]:

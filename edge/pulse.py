@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,8 @@ class Pulse:
 
     def is_irregular(self, at_s: float) -> bool:
         """Of the last beats before stream time `at_s`; False with too few of them."""
-        intervals_s = np.diff(sorted(beat_s for beat_s in self._beats_s if beat_s > at_s - _MEMORY_S))
+        beats_s = np.array(sorted(beat_s for beat_s in self._beats_s if beat_s > at_s - _MEMORY_S))
+        intervals_s = beats_s[1:] - beats_s[:-1]
         intervals_s = intervals_s[intervals_s <= _LONGEST_S]
         return len(intervals_s) >= _FEWEST and scatter(intervals_s) >= IRREGULAR
 
@@ -71,7 +73,14 @@ def scatter(intervals_s: npt.NDArray[np.float64]) -> float:
     points = np.stack([intervals_s[:-1], intervals_s[1:]])
     apart_s = np.abs(points[:, :, None] - points[:, None, :]).max(axis=0)
     same_s = max(_SAME_SHARE * float(intervals_s.mean()), _SAME_S)
-    return float((apart_s[np.triu_indices(points.shape[1], 1)] > same_s + 1e-9).mean())
+    return float((apart_s[_pairs(points.shape[1])] > same_s + 1e-9).mean())
+
+
+@lru_cache(maxsize=INTERVALS)
+def _pairs(points: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The indices of each two of so many points."""
+    first, second = np.triu_indices(points, 1)
+    return first, second
 
 
 def _lies_between(rate_bpm: float, above_bpm: float, below_bpm: float) -> bool | None:

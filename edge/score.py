@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 
@@ -12,12 +13,14 @@ from kernels.findings import Finding
 from kernels.signal import LEADS, Samples
 
 from .quality import Quality, State
+from .track import Job, Track
 from .window import Window
 
 BAD_SHARE = 0.25
 """A lead that is bad for more than this share of a window is left out of it."""
 
 _ROUNDING_S = 1e-6
+_NO_FAULTS: tuple[State, ...] = ("good", "absent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +43,22 @@ class Draft:
     """The scores of one window without a probability yet."""
 
     scores: Scores
-    masked_mv: Samples | None
-    """[12, n], bad leads NaN: what the engine is to see. None where the window abstains."""
+    job: Job | None
+    """What the engine is to do, with bad leads NaN. None where the window abstains."""
+    present: frozenset[str]
+    """The leads that are not bad."""
 
 
 class Scorer:
     """Windows of one source -> drafts, and with the engine's word scores; bad leads become NaN before the engine sees them."""
 
-    def __init__(self, source: str, findings: Sequence[Finding]) -> None:
+    def __init__(self, source: str, findings: Sequence[Finding], track: Track) -> None:
         self._source = source
         self._findings = findings
+        self._track = track
         self._seconds: deque[Quality] = deque()
+        self._present: frozenset[str] = frozenset()
+        self._unobservable: tuple[str, ...] = self._unseen(self._present)
 
     def observe(self, quality: Quality) -> None:
         """Note the quality of a second, before the windows that contain it are drafted."""
@@ -64,33 +72,46 @@ class Scorer:
     def draft(self, window: Window) -> Draft:
         """What there is to say of a window before the engine has seen it. Windows come in order."""
         states = self._states(window)
-        masked = np.where(np.array([s == "good" for s in states])[:, None], window.samples_mv, np.float32(np.nan))
+        present = frozenset(lead for lead, state in zip(LEADS, states, strict=True) if state == "good")
         quality: dict[str, State] = {lead: s for lead, s in zip(LEADS, states, strict=True) if s != "absent"}
-        usable = not np.isnan(masked).all()
-        abstained = None if usable else f"no usable lead: {_in_words(quality)}"
-        return Draft(Scores(self._source, round(window.end_s, 6), {}, quality, abstained), masked if usable else None)
+        abstained = None if present else f"no usable lead: {_in_words(quality)}"
+        scores = Scores(self._source, round(window.end_s, 6), {}, quality, abstained)
+        if abstained:
+            self._track.skip()
+            return Draft(scores, None, present)
+        return Draft(scores, self._track.job(window, _masked(window.samples_mv, states)), present)
 
     def fill(self, draft: Draft, probability: Samples) -> Scores:
         """The scores of a window that the engine gave these probabilities [findings]."""
-        assert draft.masked_mv is not None
-        present = frozenset(lead for lead, x in zip(LEADS, draft.masked_mv, strict=True) if not np.isnan(x).all())
-        scored = {f.name: round(float(p), 6) for f, p in zip(self._findings, probability, strict=True) if f.observable(present)}
-        unobservable = tuple(f.name for f in self._findings if f.name not in scored)
-        return replace(draft.scores, probability=scored, unobservable=unobservable)
+        if draft.present != self._present:
+            self._present, self._unobservable = draft.present, self._unseen(draft.present)
+        told = zip(self._findings, probability.tolist(), strict=True)
+        scored = {finding.name: round(p, 6) for finding, p in told if finding.name not in self._unobservable}
+        return replace(draft.scores, probability=scored, unobservable=self._unobservable)
+
+    def _unseen(self, present: frozenset[str]) -> tuple[str, ...]:
+        return tuple(finding.name for finding in self._findings if not finding.observable(present))
 
     def _states(self, window: Window) -> list[State]:
         """The fault of each lead that took more than its share of the window, else good."""
         self.forget(window.start / window.rate_hz)
         inside = [q.states for q in self._seconds if q.end_s <= window.end_s + _ROUNDING_S]
-        absent = [bool(np.isnan(lead).all()) for lead in window.samples_mv]
-        return [_verdict([states[i] for states in inside], absent[i]) for i in range(len(LEADS))]
+        by_lead: Iterable[Sequence[State]] = zip(*inside, strict=True) if inside else repeat((), len(LEADS))
+        seen = np.flatnonzero(~np.isnan(window.samples_mv).all(axis=1)).tolist()
+        return [_verdict(seconds, lead not in seen) for lead, seconds in enumerate(by_lead)]
 
 
 def _verdict(seconds: Sequence[State], absent: bool) -> State:
-    faults = Counter(state for state in seconds if state not in ("good", "absent"))
-    if sum(faults.values()) > BAD_SHARE * len(seconds):
-        return faults.most_common(1)[0][0]
+    faults = [state for state in seconds if state not in _NO_FAULTS]
+    if len(faults) > BAD_SHARE * len(seconds):
+        return Counter(faults).most_common(1)[0][0]
     return "absent" if absent else "good"
+
+
+def _masked(samples_mv: Samples, states: Sequence[State]) -> Samples:
+    """With NaN in the leads that are not good; the same array where none is bad."""
+    bad = [state not in _NO_FAULTS for state in states]
+    return np.where(np.array(bad)[:, None], np.float32(np.nan), samples_mv) if any(bad) else samples_mv
 
 
 def _in_words(quality: dict[str, State]) -> str:

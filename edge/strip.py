@@ -9,6 +9,7 @@ import numpy as np
 from kernels.signal import LEADS, Samples
 
 from .decode.chunk import Chunk
+from .stretch import Stretch
 
 STRIP_S = 10.0
 
@@ -51,25 +52,20 @@ class Recent:
     def __init__(self, rate_hz: float) -> None:
         self._rate_hz = rate_hz
         self._most = round(STRIP_S * rate_hz)
-        self._held: Samples = np.empty((len(LEADS), 0), np.float32)
-        self._start = 0
+        self._held = Stretch(self._most)
 
     def feed(self, chunk: Chunk) -> None:
         """What came; moments up to its end may be asked for next."""
-        if chunk.start != self.end:
-            self._held, self._start = chunk.samples_mv, chunk.start
-            return
-        kept = self._held[:, -self._most :]
-        self._start = chunk.start - kept.shape[1]
-        self._held = np.concatenate([kept, chunk.samples_mv], axis=1)
+        self._held.feed(chunk)
 
     @property
     def end(self) -> int:
         """Index of the sample after the last."""
-        return self._start + self._held.shape[1]
+        return self._held.end
 
     def before(self, end: int) -> Tail:
         """Up to ten seconds that end before this index, which lies in the last chunk or at its end."""
-        last = min(max(end - self._start, 0), self._held.shape[1])
-        first = max(last - self._most, 0)
-        return Tail(self._start + first, self._rate_hz, self._held[:, first:last])
+        held = self._held
+        last = min(max(end, held.first), held.end)
+        first = max(last - self._most, held.first)
+        return Tail(first, self._rate_hz, held.between(first, last))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from kernels.signal import LEADS, PolyphaseFir, Samples
+from kernels.signal import LEADS, Samples
 
 from .decode.chunk import Chunk
+from .fir import StridedFir
 
 Energy = npt.NDArray[np.float64]
 
@@ -114,7 +116,7 @@ class BeatDetector:
 
     def _quiet(self, at: int) -> float:
         """The quietest tenth of the energy up to here."""
-        return float(np.percentile(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from], 10))
+        return tenth(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from])
 
     def _energy_at(self, at: int) -> float:
         return float(self._held[at - self._held_from])
@@ -125,8 +127,8 @@ class BeatDetector:
         part = self._held[max(first, 0) :]
         if len(part) <= 2 * look:
             return []
-        around = np.lib.stride_tricks.sliding_window_view(part, 2 * look + 1)
-        middle = part[look:-look]
+        middle, (one,) = part[look:-look], part.strides
+        around: Energy = np.ndarray((len(middle), 2 * look + 1), np.float64, part, strides=(one, one))
         peaks = np.flatnonzero((middle == around.max(axis=1)) & (middle > around[:, :look].max(axis=1)))
         begin = self._held_from + max(first, 0) + look
         self._done = begin + len(middle)
@@ -197,7 +199,7 @@ class BeatDetector:
         self._signal += 0.125 * (min(height, 2 * self._signal) - self._signal)
         if self._last is not None:
             self._intervals.append(at - self._last)
-            self._usual_interval = float(np.median(self._intervals))
+            self._usual_interval = float(statistics.median(self._intervals))
         self._last, self._last_height, self._missed = at, height, None
         return at
 
@@ -213,8 +215,8 @@ class Monitor:
         self._restart(0)
 
     def _restart(self, start: int) -> None:
-        self._band = PolyphaseFir(_qrs_taps(self._rate_hz))
-        self._smooth = PolyphaseFir(_mean_taps(self._rate_hz))
+        self._band = StridedFir(_qrs_taps(self._rate_hz))
+        self._smooth = StridedFir(_mean_taps(self._rate_hz))
         self._detector = BeatDetector(self._rate_hz)
         self._last_mv: Samples = np.zeros((len(LEADS), 1), np.float32)
         self._certain: deque[_Beat] = deque()
@@ -229,8 +231,8 @@ class Monitor:
             self._restart(chunk.start)
         self._expected = chunk.end
         self._detect(self._band.feed(self._filled(chunk.samples_mv)))
-        while self._known_at(self._tick) <= chunk.end:
-            yield self._known_at(self._tick), self._vitals(float(self._tick), self._known_at(self._tick) - self._delay - self._origin)
+        while self.next_at <= chunk.end:
+            yield self.next_at, self._vitals(float(self._tick), self.next_at - self._delay - self._origin)
             self._tick += 1
 
     def flush(self) -> Iterator[tuple[int, Vitals]]:
@@ -250,19 +252,23 @@ class Monitor:
             yield known_by, self._vitals(self._expected / self._rate_hz, self._certain[-1].known_at + 1)
         self._expected = None
 
+    @property
+    def next_at(self) -> int:
+        """The index at whose sample the next second is told, if no gap comes before."""
+        return self._known_at(self._tick)
+
     def _known_at(self, tick: int) -> int:
         return round(tick * self._rate_hz) + self._lag
 
     def _filled(self, samples_mv: Samples) -> Samples:
         """Without NaN: a lead keeps its last value, so that losing contact makes no edge."""
-        if samples_mv.size and not np.isnan(samples_mv).any():
-            self._last_mv = samples_mv[:, -1:].copy()
-            return samples_mv
-        whole = np.concatenate([self._last_mv, samples_mv], axis=1)
-        seen = np.where(np.isnan(whole), 0, np.arange(whole.shape[1]))
-        filled = np.take_along_axis(whole, np.maximum.accumulate(seen, axis=1), axis=1)
-        self._last_mv = filled[:, -1:]
-        return filled[:, 1:]
+        unseen = np.isnan(samples_mv)
+        silent = unseen.all(axis=1, keepdims=True)
+        filled = np.where(silent, self._last_mv, samples_mv) if silent.any() else samples_mv
+        if (unseen & ~silent).any():
+            filled = _carried(np.concatenate([self._last_mv, filled], axis=1))
+        self._last_mv = filled[:, -1:].copy()
+        return filled
 
     def _detect(self, band: Samples) -> None:
         """The energy of the QRS band over all leads, smoothed over the length of a complex, to the detector."""
@@ -279,6 +285,21 @@ class Monitor:
         while self._recent and self._recent[0][0] <= at_s - _RECENT_S:
             self._recent.popleft()
         return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), tuple(beat for beat, _ in beats))
+
+
+def _carried(whole_mv: Samples) -> Samples:
+    """Rows [leads, 1 + n] -> [leads, n]: in the place of NaN what came last before it."""
+    seen = np.where(np.isnan(whole_mv), 0, np.arange(whole_mv.shape[1]))
+    return np.take_along_axis(whole_mv, np.maximum.accumulate(seen, axis=1), axis=1)[:, 1:]
+
+
+def tenth(values: Energy) -> float:
+    """The tenth percentile, as `numpy.percentile` interpolates it, without its preparations."""
+    place = 0.1 * (len(values) - 1)
+    low = int(place)
+    share = place - low
+    below, above = np.partition(values, (low, low + 1))[low : low + 2].tolist()
+    return float(below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share))
 
 
 def _heart_rate(beats: list[tuple[float, bool]], at_s: float) -> float | None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from queue import SimpleQueue
 
 from kernels.engine import Engine
@@ -15,8 +15,9 @@ from .clock import Arrival
 from .command import Command
 from .inbox import Inbox
 from .live import Dated, Live
-from .pipeline import Pending, score
+from .pipeline import Pending
 from .supervisor import Supervisor
+from .track import score
 
 Tell = Callable[[str, Dated], None]
 """Called with the source and each event."""
@@ -65,14 +66,14 @@ class Worker:
         return sum(len(arrivals) for *_, arrivals in taken)
 
     def _finish(self, engine: Engine, batch: Sequence[tuple[Live, Pending]]) -> None:
-        windows = [window for _, pending in batch for window in pending.windows]
-        probability = score(engine, windows)
+        jobs = [pending.jobs for _, pending in batch]
+        probability = score(engine, list(chain.from_iterable(jobs)))
         done = 0
-        for live, pending in batch:
-            rows = probability[done : done + len(pending.windows)]
+        for (live, pending), asked in zip(batch, jobs, strict=True):
+            rows = probability[done : done + len(asked)]
             done += len(rows)
             self.supervisor.guard(live.name, partial(self._tell, live, live.finish(pending, rows)))
-        self.windows += len(windows)
+        self.windows += done
         self.progress_s = time.monotonic()
 
     def _prepare(self, post: Post, ended: bool, arrivals: Sequence[Arrival]) -> Iterator[Pending]:
@@ -103,7 +104,7 @@ def _batches(prepared: Iterable[tuple[Live, Pending]]) -> Iterator[list[tuple[Li
     windows = 0
     for live, pending in prepared:
         batch.append((live, pending))
-        windows += len(pending.windows)
+        windows += len(pending.jobs)
         if windows >= _MOST_WINDOWS:
             yield batch
             batch, windows = [], 0

@@ -33,7 +33,7 @@ from edge.inbox import LITTLE_BYTES, OVERHEAD_BYTES, Inbox
 from edge.live import Dated, Live
 from edge.message import SCHEMA, to_message
 from edge.outbox import Letter
-from edge.pipeline import Event, Pipeline, score
+from edge.pipeline import Event, Pipeline
 from edge.publish import Publisher, StandardOutput
 from edge.reader import Reader
 from edge.record import Recorder
@@ -41,6 +41,7 @@ from edge.roster import Roster
 from edge.score import Scores
 from edge.scribe import Recording, Scribe
 from edge.supervisor import Supervisor
+from edge.track import Job, score
 from edge.transport.stream import EndOfStream, Transport
 from edge.worker import Post, Worker
 from kernels.engine import Engine
@@ -187,9 +188,9 @@ def test_sources_scored_together_are_told_what_each_is_told_alone(size: int, str
 def test_a_backlog_is_scored_in_batches_and_told_as_it_goes(excerpt: Chunk, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def counted(engine: Engine, windows: Sequence[Samples]) -> Samples:
-        sizes.append(len(windows))
-        return score(engine, windows)
+    def counted(engine: Engine, jobs: Sequence[Job]) -> Samples:
+        sizes.append(len(jobs))
+        return score(engine, jobs)
 
     monkeypatch.setattr(worker, "score", counted)
     told = _Told()

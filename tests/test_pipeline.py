@@ -49,6 +49,19 @@ def test_a_short_gap_is_told_in_the_same_order_for_any_cut(engine: Engine, end: 
     assert _lines(_events(engine, fine)) == _lines(_events(engine, pieces))
 
 
+@settings(max_examples=15)
+@given(step=st.integers(5, 300), lost=st.integers(0, 300))
+def test_nothing_becomes_known_later_for_being_worked_on_less_often(engine: Engine, step: int, lost: int) -> None:
+    """Oracle: a pipeline that works on every chunk as it comes."""
+    source = Chunk(0, 250.0, ("I", "II"), heart(70, 30, 250)[:2])
+    chunks = [
+        c if c.start < 4000 else Chunk(c.start + lost, c.rate_hz, c.leads, c.samples_mv) for c in cut(source, [*range(0, 7500, step), 4000])
+    ]
+    patient, eager = (Pipeline("bed1", engine, Options(hop_s=2.5)) for _ in range(2))
+    eager._next_known = lambda: 0  # type: ignore[method-assign]
+    assert [_lines(list(patient.feed(chunk))) for chunk in chunks] == [_lines(list(eager.feed(chunk))) for chunk in chunks]
+
+
 def test_sample_by_sample_equals_the_whole(engine: Engine, excerpt: Chunk) -> None:
     source = Chunk(0, 360.0, excerpt.leads, excerpt.samples_mv[:, : 360 * 12])
     assert _lines(_events(engine, cut(source, list(range(360 * 12))))) == _lines(_events(engine, [source]))

@@ -30,6 +30,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,8 @@ _CRC = struct.Struct("<I")
 _COUNTED = 1
 _INVALID = -32768
 _HIGHEST = 32767
+_SMALLEST = 1e-30
+"""By a scale above this every unit stays finite."""
 _ALL = (1 << len(LEADS)) - 1
 
 
@@ -108,20 +111,24 @@ def _measure(head: bytes) -> int:
 def _read(data: bytes) -> Frame:
     _, _, _, flags, t0, seq, rate_mhz, scale, mask, off, samples = _HEADER.unpack_from(data)
     leads = _leads(mask)
-    units = np.frombuffer(data, "<i2", len(leads) * samples, _HEADER.size).reshape(samples, len(leads)).T
+    units = np.frombuffer(data, "<i2", len(leads) * samples, _HEADER.size).reshape(samples, len(leads)).T.copy()
     counted = seq if flags & _COUNTED else None
     return Frame(counted, t0 / 1e6 or None, rate_mhz / 1e3, leads, _to_mv(units, scale), _leads(off & mask))
 
 
 def _to_mv(units: npt.NDArray[np.int16], scale: float) -> Samples:
     """Divided as float64, so that the bits are those of a WFDB record with the same gain."""
-    return np.where(units == _INVALID, np.float32(np.nan), finite(units.astype(np.float64) / scale))
+    samples_mv = units / np.float64(scale)
+    samples = samples_mv.astype(np.float32) if abs(scale) > _SMALLEST else finite(samples_mv)
+    samples[units == _INVALID] = np.nan
+    return samples
 
 
 def _mask(leads: tuple[str, ...]) -> int:
     return sum(1 << LEADS.index(lead) for lead in leads)
 
 
+@cache
 def _leads(mask: int) -> tuple[str, ...]:
     return tuple(lead for bit, lead in enumerate(LEADS) if mask >> bit & 1)
 

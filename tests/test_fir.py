@@ -1,0 +1,50 @@
+"""The quick filter: to the bit what the plain one gives, for any cut, number of leads, rate and signal."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.fir import StridedFir, resampler
+from edge.vitals import _qrs_taps
+from kernels.signal import PolyphaseFir, Resampler, Samples
+
+
+def _samples(leads: int, n: int, seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    samples = rng.normal(0, 10.0 ** rng.integers(-3, 3), (leads, n)).astype(np.float32)
+    samples[rng.random((leads, n)) < 0.002] = np.nan
+    return samples
+
+
+def _fed(fir: PolyphaseFir, samples: Samples, cuts: list[int]) -> Samples:
+    edges = [0, *sorted(min(at, samples.shape[1]) for at in cuts), samples.shape[1]]
+    parts = [fir.feed(samples[:, a:b]) for a, b in itertools.pairwise(edges)]
+    return np.concatenate([*parts, fir.flush()], axis=1)
+
+
+@given(
+    rate_hz=st.sampled_from([100.0, 125.0, 128.0, 200.0, 250.0, 257.3, 300.0, 360.0, 500.0, 977.0, 1000.0]),
+    to_hz=st.sampled_from([100.0, 125.0, 250.0]),
+    leads=st.integers(1, 12),
+    cuts=st.lists(st.integers(0, 1500), max_size=12),
+    seed=st.integers(0, 1000),
+)
+def test_any_cut_gives_the_bits_of_the_plain_resampler(rate_hz: float, to_hz: float, leads: int, cuts: list[int], seed: int) -> None:
+    samples = _samples(leads, 1500, seed)
+    assert _fed(resampler(rate_hz, to_hz), samples, cuts).tobytes() == _fed(Resampler(rate_hz, to_hz), samples, []).tobytes()
+
+
+@given(rate_hz=st.sampled_from([100.0, 125.0, 250.0]), cuts=st.lists(st.integers(0, 700), max_size=12), seed=st.integers(0, 1000))
+def test_any_cut_gives_the_bits_of_the_plain_filter(rate_hz: float, cuts: list[int], seed: int) -> None:
+    samples = _samples(12, 700, seed)
+    plain = _fed(PolyphaseFir(_qrs_taps(rate_hz)), samples, [])
+    assert _fed(StridedFir(_qrs_taps(rate_hz)), samples, cuts).tobytes() == plain.tobytes()
+
+
+def test_sample_by_sample_gives_the_bits_of_the_whole() -> None:
+    samples = _samples(12, 600, 1)
+    assert _fed(resampler(250.0, 100.0), samples, list(range(600))).tobytes() == _fed(Resampler(250.0, 100.0), samples, []).tobytes()
