@@ -6,6 +6,7 @@ import typer
 
 from .evaluate_command import calibrate_command, evaluate_command
 from .train_command import held_out_command, reports_command, train_command
+from .windows_command import windows_command
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -20,3 +21,4 @@ app.command(name="held-out")(held_out_command)
 app.command(name="reports")(reports_command)
 app.command(name="calibrate")(calibrate_command)
 app.command(name="evaluate")(evaluate_command)
+app.command(name="windows")(windows_command)
