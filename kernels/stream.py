@@ -252,7 +252,7 @@ def _write(graph: _Graph, network: Network, positions: int) -> None:
 
 
 def _lengths(graph: _Graph, positions: int) -> dict[int, tuple[str, int]]:
-    """Halvings of n -> the tensor of that length, and the greatest that it may be: windows that follow each other leave part of a stride."""
+    """Halvings of n -> the tensor of that length, and the greatest that it may be, a window and what the one before left."""
     n = graph.slice(graph.add("Shape", "ecg"), 2, 3, 0)
     return {h: (graph.add("Div", n, graph.numbers(2**h)), (positions + 1) * STRIDE >> h) for h in range(1, 6)}
 
@@ -300,12 +300,15 @@ def _block(graph: _Graph, block: Block, x: _Activation, length: tuple[str, int],
 
 
 def _embed(graph: _Graph, network: Network, hidden: str, positions: int) -> None:
-    """Mean and maximum over the window's positions [batch, n, features], projected to unit norm."""
+    """Mean and maximum over the window's positions [batch, n, features], projected to unit norm.
+
+    The poolings go channel by channel; ReduceMean sums a batch of one in another order than a larger one.
+    """
     joined = graph.behind_past(hidden, (positions - 1, network.project.shape[1] // 2), 1)
-    window = graph.slice(joined, -positions, None, 1)
+    window = graph.add("Transpose", graph.slice(joined, -positions, None, 1), perm=[0, 2, 1])
     axis = graph.numbers(1)
-    pooled = [graph.add(f"Reduce{how}", window, axis, keepdims=0) for how in ("Mean", "Max")]
-    features = graph.add("Concat", *pooled, axis=1)
+    pooled = graph.add("Concat", graph.add("GlobalAveragePool", window), graph.add("GlobalMaxPool", window), axis=1)
+    features = graph.add("Flatten", pooled, axis=1)
     projected = graph.add("Gemm", features, graph.constant(network.project), graph.constant(network.project_bias), transB=1)
     norm = graph.add("ReduceL2", projected, axis, keepdims=1)
     graph.add("Div", projected, graph.add("Max", norm, graph.constant(1e-12)), name="embedding")

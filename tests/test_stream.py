@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-from kernels.bundle import Bundle, BundleError, golden_windows
+from edge.decode.chunk import Chunk
+from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError, golden_windows
 from kernels.engine import Result, StreamEngine, open_engine
 from kernels.export import assemble, head_of, trace_to_onnx
 from kernels.findings import ConfigError
-from kernels.signal import STRIDE, Samples
+from kernels.signal import STRIDE, Samples, resample, to_standard_leads
 from kernels.stream import calibrate, read_network, to_stream
 from tests.conftest import heart
 from trainer.embed import Past
@@ -128,6 +129,41 @@ def test_no_stream_changes_a_bit_of_another(engine: StreamEngine, windows: Sampl
     assert np.array_equal(together.probability[:size], apart.probability)
     assert np.array_equal(together.embedding[:size], apart.embedding)
     assert np.array_equal(after[:size], after_apart, equal_nan=True)
+
+
+@pytest.fixture(scope="module")
+def shipped(excerpt: Chunk) -> Iterator[tuple[StreamEngine, Samples]]:
+    """The stream bundle that is shipped, and real and made hearts [40, 12, 2000]."""
+    real = to_standard_leads(resample(excerpt.samples_mv, 360, 100), excerpt.leads)
+    hearts = [heart(40 + 5 * i, 20, 100, seed=i) for i in range(20)]
+    ecg = np.stack([*hearts, *(real[:, at : at + 2000] for at in range(0, 20_000, 1000))])
+    with open_engine(Bundle.read(SHIPPED_BUNDLE.with_name("cardiogloss-stream.onnx"))) as opened:
+        assert isinstance(opened, StreamEngine)
+        yield opened, ecg
+
+
+@given(data=st.data())
+def test_the_shipped_streams_share_a_call_and_no_bits(shipped: tuple[StreamEngine, Samples], data: DataObject) -> None:
+    """At the beginning and later, steps short and long."""
+    engine, ecg = shipped
+    members = data.draw(st.lists(st.integers(0, len(ecg) - 1), min_size=1, max_size=20))
+    lengths = data.draw(st.lists(st.sampled_from([1, 3, 4, 31]), min_size=1, max_size=3))
+    states, at = np.repeat(engine.begin()[None], len(members), axis=0), 0
+    for length in lengths:
+        piece = ecg[members, :, at * STRIDE : (at + length) * STRIDE]
+        if piece.shape[2] < length * STRIDE:
+            break
+        together, after = engine.step(piece, states)
+        for i in range(len(members)):
+            apart, after_apart = engine.step(piece[i : i + 1], states[i : i + 1])
+            assert np.array_equal(together.probability[i : i + 1], apart.probability)
+            assert np.array_equal(together.embedding[i : i + 1], apart.embedding)
+            assert np.array_equal(after[i : i + 1], after_apart)
+        states, at = after, at + length
+
+
+def test_the_shipped_streams_go_together_on_this_processor(shipped: tuple[StreamEngine, Samples]) -> None:
+    assert shipped[0]._may_share  # type: ignore[attr-defined]
 
 
 def test_the_same_ranges_give_the_same_bytes(window_bundle: Bundle, windows: Samples) -> None:
