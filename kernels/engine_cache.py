@@ -1,0 +1,94 @@
+"""What a TensorRT plan was built for in; the plan that is kept for it, or word of why there is none, out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """All that a plan depends on: with any other it may not load, or load and run slowly."""
+
+    graph: str
+    """The sha256 of the encoder's graph; the findings are no part of it."""
+    precision: str
+    gpu: str
+    compute_capability: str
+    driver: str
+    tensorrt: str
+    """Module and version."""
+
+
+def plan_folder() -> Path:
+    """`engines` under $CARDIOGLOSS_CACHE, else under ~/.cache/cardiogloss."""
+    return Path(os.environ.get("CARDIOGLOSS_CACHE") or Path.home() / ".cache" / "cardiogloss") / "engines"
+
+
+def plan_path(key: Key, folder: Path) -> Path:
+    """One file a model and precision: what was built for another GPU or driver is replaced, not collected."""
+    return folder / f"{key.graph[:16]}-{key.precision}.plan"
+
+
+def key_path(plan: Path) -> Path:
+    """Beside each plan lies what it was built for, with the hash of its bytes."""
+    return plan.with_suffix(".json")
+
+
+def read_plan(key: Key, folder: Path) -> bytes | None:
+    """The kept plan; None, and a line in the log, where it is of something else or damaged."""
+    path = plan_path(key, folder)
+    try:
+        plan, kept = path.read_bytes(), json.loads(key_path(path).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("plan_unreadable", path=str(path), why=str(error))
+        return None
+    known = kept if isinstance(kept, dict) else {}
+    differs = [f"{name} {known.get(name)!r}, now {value!r}" for name, value in _facts(key, plan).items() if known.get(name) != value]
+    if differs:
+        log.warning("plan_stale", path=str(path), why="; ".join(differs))
+    return None if differs else plan
+
+
+def write_plan(key: Key, plan: bytes, path: Path) -> None:
+    """The plan, then its key: torn in between, they do not fit and it is built again. Raises OSError."""
+    replace_file(path, plan)
+    replace_file(key_path(path), json.dumps(_facts(key, plan), indent=1).encode() + b"\n")
+
+
+def _facts(key: Key, plan: bytes) -> dict[str, str]:
+    return {**asdict(key), "plan": hashlib.sha256(plan).hexdigest()}
+
+
+def keep_plan(key: Key, plan: bytes, folder: Path) -> None:
+    """Where it cannot be kept it is built anew at each start; that must not end a monitor."""
+    try:
+        write_plan(key, plan, plan_path(key, folder))
+    except OSError as error:
+        log.warning("plan_not_kept", path=str(folder), why=str(error))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Whole or not at all: written beside, flushed to the disk, moved into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
