@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from .bundle import SHIPPED_BUNDLE, Bundle, Card, golden_windows
-from .compare import compare
-from .findings import DEFAULT_FINDINGS, ConfigError, read_findings
+from .bench_command import bench_command
+from .bundle import SHIPPED_BUNDLE, Bundle, Card
+from .compare_command import compare_command
+from .compile_command import compile_command, half_command
+from .findings import DEFAULT_FINDINGS, read_findings
+from .quantize_command import quantize_command
+from .stream_command import stream_command
 from .terminal import console, errors, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
-TOLERANCE = 1e-4
-"""Engines that differ more than this are not the same model."""
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle (.onnx).", show_default="the shipped one")]
 Out = Annotated[Path, typer.Option(help="The bundle to write.")]
@@ -44,6 +43,9 @@ def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer
     console.print(
         f"12 leads, {card.window_s:g} s at {card.rate_hz:g} Hz; text encoder {card.text_encoder}; {card.licence}", highlight=False
     )
+    form = "takes streams and windows" if card.stride else "takes windows"
+    made = f", made of {card.derived_from[:16]}" if card.derived_from else ""
+    console.print(f"{card.precision}, {form}{made}", highlight=False)
     console.print(_findings_table(card))
 
 
@@ -98,47 +100,17 @@ def bake(
     _write(bake_findings(Bundle.read(bundle), read_findings(findings), text_encoder), out)
 
 
-@app.command(name="compare")
-def compare_command(
-    bundle: BundleArgument = SHIPPED_BUNDLE,
-    engine: Annotated[str, typer.Option(help="The engine to check.")] = "onnx",
-    windows: Annotated[Path | None, typer.Option(help="Windows to compare on, a NumPy file [n, 12, samples] in mV.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
-) -> None:
-    """Compare an engine with the reference on the golden windows and on others; exit 1 if they differ by more than 1e-4."""
-    model = Bundle.read(bundle)
-    difference = compare(model, engine, _read_windows(windows, model))
-    told = {
-        "engine": engine,
-        "windows": difference.windows,
-        "probability": difference.probability,
-        "embedding": difference.embedding,
-        "golden": difference.golden,
-    }
-    if as_json:
-        sys.stdout.write(json.dumps(told) + "\n")
-    else:
-        console.print(", ".join(f"{name} {value}" for name, value in told.items()), highlight=False)
-    if not difference.worst <= TOLERANCE:
-        raise typer.Exit(1)
-
-
-def _read_windows(path: Path | None, bundle: Bundle) -> np.ndarray:
-    if path is None:
-        return golden_windows(bundle.card.samples)[:0]
-    wanted = (12, bundle.card.samples)
-    try:
-        windows = np.load(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no NumPy array of windows: {error}") from error
-    if not isinstance(windows, np.ndarray) or windows.shape[1:] != wanted:
-        raise ConfigError(f"{path} must hold one array of shape (n, {wanted[0]}, {wanted[1]}) in mV")
-    return windows.astype(np.float32)
-
-
 def _write(bundle: Bundle, out: Path) -> None:
     out.write_bytes(bundle.onnx)
     errors.print(f"wrote {out}: {len(bundle.onnx) / 1e6:.1f} MB, {len(bundle.card.findings)} findings", highlight=False, soft_wrap=True)
+
+
+app.command(name="stream")(stream_command)
+app.command(name="quantize")(quantize_command)
+app.command(name="half")(half_command)
+app.command(name="compile")(compile_command)
+app.command(name="compare")(compare_command)
+app.command(name="bench")(bench_command)
 
 
 def main() -> None:
