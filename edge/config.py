@@ -74,7 +74,11 @@ class Model(_Table):
     """`[model]`: what scores the windows."""
 
     bundle: _File = Field(default_factory=lambda: SHIPPED_BUNDLE)
-    """The bundle; the one that came with cardiogloss where it is left out."""
+    """The bundle, a file or the name of one that came with cardiogloss; `cardiogloss` where it is left out."""
+    engine: Literal["onnx", "openvino", "tensorrt"] = "onnx"
+    """What runs it. Where it is not to be had, `onnx` does, and the log says why."""
+    threads: int = Field(default=1, ge=1)
+    """Processor threads of one call of the engine."""
     hop_s: float = Field(default=1.0, gt=0)
     """Seconds from one window to the next, at most the window of the bundle."""
 

@@ -38,6 +38,8 @@ from .worker import Worker
 _TICK_S = 0.25
 _STATUS_S = 60.0
 """The accounts of every source are told anew so often."""
+_FALL_BACK = "onnx"
+"""The engine that every machine has."""
 _FAREWELL_S = 20.0
 """An engine that hangs must not keep the process from ending."""
 _LATE_S = 10.0
@@ -138,6 +140,7 @@ class Daemon:
             self._wake.wait(0.5)
             self._wake.clear()
             self._change_engine()
+            self._roster.engine.warm()
             self._worker.round(self._roster.posts())
         return True
 
@@ -264,10 +267,18 @@ def _name_model(engine: Engine, config: Config) -> str:
 
 
 def _open_engine(config: Config, path: Path) -> Engine:
-    """Raises BundleError, or ConfigError for what the bundle cannot do."""
+    """The one that is asked for, or the one that is always there. Raises BundleError, or ConfigError for what the bundle cannot do."""
     bundle = Bundle.read(config.model.bundle)
     must_fit(config, bundle.card, path)
-    return open_engine(bundle)
+    name, threads = config.model.engine, config.model.threads
+    try:
+        engine = open_engine(bundle, name, threads)
+    except (ConfigError, BundleError) as error:
+        if name == _FALL_BACK:
+            raise
+        log.warning("engine not to be had", engine=name, why=str(error), instead=_FALL_BACK)
+        engine = open_engine(bundle, _FALL_BACK, threads)
+    return engine
 
 
 def serve(path: Path) -> int:

@@ -78,9 +78,12 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path) -> Bundle:
-        """Raises BundleError for a file that is absent, no bundle, of another version, or damaged."""
+        """A file, or one that is shipped by its bare name (`cardiogloss-stream`).
+
+        Raises BundleError for a file that is absent, no bundle, of another version, or damaged.
+        """
         try:
-            return cls.parse(path.read_bytes())
+            return cls.parse(_by_name(path).read_bytes())
         except OSError as error:
             raise BundleError(f"cannot read bundle {path}: {error.strerror}; give another with --bundle") from error
         except BundleError as error:
@@ -93,6 +96,11 @@ class Bundle:
         if _hash(data, card.sha256) != card.sha256:
             raise BundleError("the file is damaged (its content does not match its hash); copy or bake it again")
         return cls(data, card)
+
+
+def _by_name(path: Path) -> Path:
+    shipped = SHIPPED_BUNDLE.with_name(f"{path.name}.onnx")
+    return shipped if shipped.is_file() and not path.exists() else path
 
 
 def seal(data: bytes) -> Bundle:

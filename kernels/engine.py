@@ -31,13 +31,19 @@ class Result:
 
 
 class Engine(ABC):
-    """A compiled bundle, a context manager. Deterministic: a window gives the same bits, alone or in any batch."""
+    """A compiled bundle, a context manager.
+
+    Deterministic: a window gives the same bits, alone or in any batch; the one engine that cannot promise this says so.
+    """
 
     bundle: Bundle
 
     @abstractmethod
     def run(self, ecg: Samples) -> Result:
         """Score windows [batch, 12, samples], NaN where there is no signal. Raises BundleError for any other shape."""
+
+    def warm(self) -> None:  # noqa: B027 - most engines need none
+        """Do what keeps the next window quick after a pause; whoever waits for windows may call it meanwhile."""
 
     @abstractmethod
     def close(self) -> None:

@@ -19,7 +19,8 @@ from edge.message import to_message
 from edge.replay import replay
 from edge.simulate import plan
 from edge.transport.file import open_recording
-from kernels.engine import Engine
+from kernels.bundle import Bundle
+from kernels.engine import Engine, open_engine
 
 from .broker import Mosquitto
 from .conftest import ARCHIVE
@@ -177,3 +178,24 @@ def test_files_and_standard_input_are_watched_to_their_end_and_told_on_standard_
     for name in pieces:
         events = [line for line in printed if line.get("source") == name and line["type"] != "status"]
         assert bare(events) == _replayed(folder / name, engine)
+
+
+def test_streams_scored_together_give_what_each_gives_alone_in_a_replay(folder: Path, mosquitto: Mosquitto) -> None:
+    """By the bundle that takes streams; and the engine that it cannot have is told, and another runs it."""
+    records = {name: write_excerpt(folder, name, 40) for name in ("ward1", "ward2", "ward3")}
+    wired = device("frame"), device("frame").wire(("II", "V1"), 360.0, 200.0)
+    model = '[model]\nbundle = "cardiogloss-stream"\nengine = "tensorrt"\n'
+    with Client(mosquitto.port) as client:
+        with Daemon(folder / "ward", config(*map(on_topic, records), broker=mosquitto.port, more=model)) as daemon:
+            assert [line["instead"] for line in daemon.told("engine not to be had")] == ["onnx"]
+            daemon.wait(lambda: daemon.metric("broker_connected") == 1, "the broker")
+            with in_background(*(partial(client.send_all, name, encoded(record, *wired)) for name, record in records.items())):
+                for name in records:
+                    daemon.wait_for_samples(name, 40 * 360)
+            assert daemon.terminate() == 0
+        client.wait_for_site("offline")
+        with open_engine(Bundle.read(Path("cardiogloss-stream"))) as streams:
+            for name, record in records.items():
+                expected = _replayed(record, streams)
+                assert sum(message["type"] == "scores" for message in expected) == 31
+                assert client.events(name) == expected
