@@ -23,9 +23,10 @@ from kernels.bundle import SHIPPED_BUNDLE, Card
 from kernels.engine import open_engine
 from kernels.findings import ConfigError
 from kernels.terminal import console, errors, run
+from kernels.writable import check_writable
 
 from .alarm import Alert
-from .asked import check_drawing, check_writable, model_of, options_of
+from .asked import check_drawing, model_of, options_of
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 
 from kernels.bundle import Bundle, Card
@@ -21,15 +20,6 @@ def model_of(bundle: Path, findings: Path | None) -> Bundle:
     from kernels.export import bake
 
     return bake(model, wanted)
-
-
-def check_writable(path: Path) -> None:
-    """Before the work, not after it. Raises ConfigError."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"cannot write {path}: there is no folder {folder}")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise ConfigError(f"cannot write {path}; name a file that can be written")
 
 
 def check_drawing() -> None:

@@ -29,11 +29,12 @@ from .live import Dated, Live
 from .load import excerpt
 from .pipeline import Options, Pipeline
 from .score import Draft, Scores
-from .simulate import pieces
+from .simulate import Piece, pieces
 from .supervisor import Supervisor
 from .transport.file import open_recording
 from .worker import Post, Worker
 
+SLOWEST_HZ, FASTEST_HZ = 100.0, 10_000.0
 PIECE_S = 0.25
 """A source sends so much at a time."""
 LATEST_MS = 500.0
@@ -153,25 +154,27 @@ class Run:
     core: float
 
 
-def voices(plan: Plan, seconds: float) -> list[list[bytes]]:
+def voices(plan: Plan, seconds: float) -> list[list[Piece]]:
     """The frames of several sources, from different places of the recording, again and again. Raises ConfigError."""
+    if not SLOWEST_HZ <= plan.rate_hz <= FASTEST_HZ:
+        raise ConfigError(f"--rate {plan.rate_hz:g} must lie between {SLOWEST_HZ:g} and {FASTEST_HZ:g}")
     frame = device("frame")
     whole = excerpt(open_recording(plan.recording), plan.rate_hz)
     shift = whole.whole.end // _VOICES
     turned = [replace(whole.whole, samples_mv=np.roll(whole.whole.samples_mv, -i * shift, axis=1)) for i in range(_VOICES)]
     sent = (pieces(replace(whole, whole=one), frame, frame.wire(LEADS, plan.rate_hz), PIECE_S, repeat=True) for one in turned)
-    return [[piece.data for piece in takewhile(lambda piece: piece.due_s <= seconds, one)] for one in sent]
+    return [list(takewhile(lambda piece: piece.due_s <= seconds, one)) for one in sent]
 
 
-def completed(engine: Engine, frames: Sequence[bytes]) -> dict[float, float]:
+def completed(engine: Engine, frames: Sequence[Piece]) -> dict[float, float]:
     """Of each window, by the time of its end, when the frame that completes it is due, in seconds after the first sample."""
     (post,) = _posts(engine, 1)
-    arrivals = [Arrival(data, (i + 1) * PIECE_S, (i + 1) * PIECE_S) for i, data in enumerate(frames)]
+    arrivals = [Arrival(piece.data, piece.due_s, piece.due_s) for piece in frames]
     pending = [(arrival.at_s, one) for arrival in arrivals for one in post.live.prepare(arrival)]
     return {item.scores.at_s: due_s for due_s, one in pending for item, _ in one.known if isinstance(item, Draft)}
 
 
-def play(engine: Engine, frames: Sequence[Sequence[bytes]], sources: int, seconds: float) -> Run:
+def play(engine: Engine, frames: Sequence[Sequence[Piece]], sources: int, seconds: float) -> Run:
     """All stages in real time, for `seconds` after the first windows; no frame is taken before it is due."""
     window_s = engine.bundle.card.window_s
     # In no step with a second or with each other, as devices are switched on.
@@ -191,11 +194,11 @@ def play(engine: Engine, frames: Sequence[Sequence[bytes]], sources: int, second
 
 
 def _rounds(
-    begin_s: Sequence[float], posts: Sequence[Post], frames: Sequence[Sequence[bytes]], zero_s: float, end_s: float
+    begin_s: Sequence[float], posts: Sequence[Post], frames: Sequence[Sequence[Piece]], zero_s: float, end_s: float
 ) -> Iterator[float]:
     """Gives the frames that are due to their sources, and then the time, again and again until all that were due by the end are given."""
-    counts = [min(len(frames[i % len(frames)]), int((end_s - begin) / PIECE_S)) for i, begin in enumerate(begin_s)]
-    due = sorted((begin + (k + 1) * PIECE_S, i, k) for i, begin in enumerate(begin_s) for k in range(counts[i]))
+    all_due = ((begin + piece.due_s, i, k) for i, begin in enumerate(begin_s) for k, piece in enumerate(frames[i % len(frames)]))
+    due = sorted(one for one in all_due if one[0] <= end_s)
     at = 0
     while at < len(due) and (now_s := time.monotonic() - zero_s) < end_s + _GIVE_UP_S:
         if due[at][0] > now_s:
@@ -203,7 +206,7 @@ def _rounds(
             continue
         while at < len(due) and due[at][0] <= now_s:
             _, i, k = due[at]
-            posts[i].inbox.put(Arrival(frames[i % len(frames)][k], zero_s + now_s, now_s, opened=k == 0))
+            posts[i].inbox.put(Arrival(frames[i % len(frames)][k].data, zero_s + now_s, now_s, opened=k == 0))
             at += 1
         yield now_s
 
@@ -224,6 +227,8 @@ def _sum_up(run: Run, complete: Sequence[dict[float, float]], seconds: float) ->
     due = {(i, at_s): begin + due_s for i, begin in enumerate(run.begin_s) for at_s, due_s in complete[i % len(complete)].items()}
     measured = {window: due_s for window, due_s in due.items() if run.warm_s <= due_s <= run.warm_s + seconds}
     late_ms = 1e3 * np.array([run.told.get(window, run.end_s) - due_s for window, due_s in measured.items()])
+    if not measured:
+        raise ConfigError("no window was due in that time; give more --seconds, or a --rate that the model takes")
     p50, p99 = np.percentile(late_ms, [50, 99])
     unscored = len(measured.keys() - run.told.keys())
     return Capacity(
@@ -242,7 +247,11 @@ def _sum_up(run: Run, complete: Sequence[dict[float, float]], seconds: float) ->
 
 
 def _peak_mb() -> float:
+    """Of this process alone: what the kernel counts for `getrusage` is taken over from whoever started it."""
     import resource
 
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:")).split()[1]) / 1024
     kept: float = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kept / (1 << 20 if sys.platform == "darwin" else 1 << 10)

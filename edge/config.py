@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationInfo
 
-from kernels.bundle import SHIPPED_BUNDLE
+from kernels.bundle import SHIPPED_BUNDLE, shipped_names
 from kernels.findings import ConfigError, read_toml
 
 from . import wildcard
@@ -31,6 +31,12 @@ def _beside(path: Path, info: ValidationInfo) -> Path:
     if "\0" in str(path):
         raise ValueError("must be a path; it holds a NUL")
     return Path((info.context or {}).get("folder", "")) / path
+
+
+def _model(path: Path, info: ValidationInfo) -> Path:
+    """A bare name is that of a shipped bundle, where there is no such file."""
+    beside = _beside(path, info)
+    return path if str(path) in shipped_names() and not beside.is_file() else beside
 
 
 def _host(text: str) -> str:
@@ -73,7 +79,7 @@ class _Table(BaseModel):
 class Model(_Table):
     """`[model]`: what scores the windows."""
 
-    bundle: _File = Field(default_factory=lambda: SHIPPED_BUNDLE)
+    bundle: Annotated[Path, Strict(False), AfterValidator(_model)] = Field(default_factory=lambda: SHIPPED_BUNDLE)
     """The bundle, a file or the name of one that came with cardiogloss; `cardiogloss` where it is left out."""
     engine: Literal["onnx", "openvino", "tensorrt"] = "onnx"
     """What runs it. Where it is not to be had, `onnx` does, and the log says why."""

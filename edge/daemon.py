@@ -17,17 +17,17 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from kernels.bundle import Bundle, BundleError
-from kernels.engine import Engine, open_engine
+from kernels.bundle import BundleError
+from kernels.engine import Engine
 from kernels.findings import ConfigError
 
-from .check import must_fit
 from .command import Command
 from .config import Config, Http, read_config
 from .exchange import Exchange
 from .gallery import Gallery, pages
 from .health import Health, app
 from .log import configure_log
+from .model import name_model, open_model
 from .roster import Roster
 from .scribe import Scribe
 from .supervisor import Supervisor
@@ -38,8 +38,6 @@ from .worker import Worker
 _TICK_S = 0.25
 _STATUS_S = 60.0
 """The accounts of every source are told anew so often."""
-_FALL_BACK = "onnx"
-"""The engine that every machine has."""
 _FAREWELL_S = 20.0
 """An engine that hangs must not keep the process from ending."""
 _LATE_S = 10.0
@@ -55,8 +53,8 @@ class Daemon:
         self._path = path
         self._config = config
         self._supervisor = Supervisor()
-        engine = _open_engine(config, path)
-        self._exchange = Exchange(config, _name_model(engine, config), self._supervisor, self._hear, self._obey)
+        engine = open_model(config, path)
+        self._exchange = Exchange(config, name_model(engine, config), self._supervisor, self._hear, self._obey)
         self._publisher = self._exchange.publisher
         self._gallery = Gallery()
         self._publisher.show = self._gallery.add
@@ -72,6 +70,7 @@ class Daemon:
         self._has_failed = False
         self._new_engines: queue.SimpleQueue[Engine] = queue.SimpleQueue()
         self._reloads = 0
+        self._reloading: asyncio.Task[None] | None = None
         self._told_s = 0.0
         self._samples = -1
 
@@ -129,6 +128,8 @@ class Daemon:
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
         self._roster.engine.close()
+        while not self._new_engines.empty():
+            self._new_engines.get().close()
         self._exchange.stop(read)
 
     def _score(self) -> None:
@@ -139,14 +140,17 @@ class Daemon:
         while not self._draining.is_set() or self._worker.round(self._roster.posts()):
             self._wake.wait(0.5)
             self._wake.clear()
-            self._change_engine()
+            replaced = list(self._change_engine())
             self._roster.engine.warm()
             self._worker.round(self._roster.posts())
+            for engine in replaced:
+                engine.close()
         return True
 
-    def _change_engine(self) -> None:
-        """Between two rounds. The old one goes with the last pipeline that was cut for it."""
+    def _change_engine(self) -> Iterator[Engine]:
+        """Between two rounds; those that were replaced, which sources that leave still use in the next."""
         while not self._new_engines.empty():
+            yield self._roster.engine
             for source, event in self._roster.rescore(self._new_engines.get()):
                 self._publisher.tell(source, event)
 
@@ -204,14 +208,21 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        """Read the config again. A mistake in it changes nothing."""
+        """Read the config again, one time after the other; an engine may take minutes to be made, and the loop goes on meanwhile."""
+        self._reloading = asyncio.get_running_loop().create_task(self._reload_after(self._reloading))
+
+    async def _reload_after(self, last: asyncio.Task[None] | None) -> None:
+        """A mistake in the config changes nothing."""
+        if last:
+            await last
         if self._over.is_set():
             return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = read_config(self._path)
-            engine = _open_engine(config, self._path) if config.model != self._config.model else None
-            self._apply(config, engine)
+            engine = await asyncio.to_thread(open_model, config, self._path) if config.model != self._config.model else None
+            if not self._over.is_set():
+                self._apply(config, engine)
         except (ConfigError, BundleError) as error:
             log.error("config not reloaded", why=str(error))
         finally:
@@ -222,7 +233,7 @@ class Daemon:
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
         if engine:
-            self._exchange.model = _name_model(engine, config)
+            self._exchange.model = name_model(engine, config)
         self._roster.apply(config)
         self._config = config
         if engine:
@@ -259,26 +270,6 @@ async def _serve(http: Http | None, site: Starlette) -> _Web | None:
     task.add_done_callback(lambda _: listening.close())
     log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
     return web
-
-
-def _name_model(engine: Engine, config: Config) -> str:
-    """What decides which alerts the same samples give."""
-    return f"{engine.bundle.card.sha256} {config.model.hop_s:g}"
-
-
-def _open_engine(config: Config, path: Path) -> Engine:
-    """The one that is asked for, or the one that is always there. Raises BundleError, or ConfigError for what the bundle cannot do."""
-    bundle = Bundle.read(config.model.bundle)
-    must_fit(config, bundle.card, path)
-    name, threads = config.model.engine, config.model.threads
-    try:
-        engine = open_engine(bundle, name, threads)
-    except (ConfigError, BundleError) as error:
-        if name == _FALL_BACK:
-            raise
-        log.warning("engine not to be had", engine=name, why=str(error), instead=_FALL_BACK)
-        engine = open_engine(bundle, _FALL_BACK, threads)
-    return engine
 
 
 def serve(path: Path) -> int:

@@ -24,7 +24,7 @@ class StridedFir(PolyphaseFir):
             return super()._emit(end)
         assert self._held is not None
         leads, stop = len(self._held), max(-(-end * self._up // self._down), self._made)
-        out = np.empty((leads, stop - self._made))
+        out = np.empty((leads, stop - self._made), order="F")  # as its parent's: sums over the leads follow it
         most = max(_MOST_PRODUCTS // (leads * self._taps.shape[1]), 1) * self._up
         for begin in range(self._made, stop, most):
             for made in range(begin, min(begin + self._up, stop)):
@@ -46,7 +46,9 @@ class StridedFir(PolyphaseFir):
             np.add.reduce(np.ndarray(shape, np.float64, self._held, offset, strides) * taps, axis=2, out=out)
         else:
             shape, strides = (len(taps), leads, count), (one, row, one * self._down)
-            np.add.reduce(np.ndarray(shape, np.float64, self._held, offset, strides) * taps[:, None, None], axis=0, out=out)
+            # Laid out anew, with the taps outermost: else NumPy sums them pairwise where that is how the view lies in memory.
+            products = np.multiply(np.ndarray(shape, np.float64, self._held, offset, strides), taps[:, None, None], order="C")
+            np.add.reduce(products, axis=0, out=out)
 
 
 def resample(samples_mv: Samples, rate_hz: float, to_hz: float) -> Samples:

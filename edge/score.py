@@ -79,7 +79,8 @@ class Scorer:
         if abstained:
             self._track.skip()
             return Draft(scores, None, present)
-        return Draft(scores, self._track.job(window, _masked(window.samples_mv, states)), present)
+        bad = frozenset(lead for lead, state in quality.items() if state != "good")
+        return Draft(scores, self._track.job(window, _masked(window.samples_mv, states), bad), present)
 
     def fill(self, draft: Draft, probability: Samples) -> Scores:
         """The scores of a window that the engine gave these probabilities [findings]."""

@@ -29,8 +29,9 @@ class Track:
     """What an engine that takes streams has seen of one source; for one that takes windows, nothing.
 
     What it is given depends on the windows alone: of a stretch without a gap the whole strides up to the end of
-    each, from the window's own masked samples. After a gap, after a window that it was not given, and where a
-    sample between two windows lies in neither, it begins anew with the whole window.
+    each, from the window's own masked samples. After a gap, after a window that it was not given, where a sample before
+    the window was not given, and where other leads are masked than before, it begins anew with the whole window:
+    what it was not shown of a lead that is good again, or was shown of one that is not, cannot be undone.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -39,16 +40,17 @@ class Track:
         """The last row [findings]."""
         self._stride = engine.stride if isinstance(engine, StreamEngine) else None
         self._begun: int | None = None
+        self._masked: frozenset[str] = frozenset()
         self._origin = 0
         self._given = 0
 
-    def job(self, window: Window, masked_mv: Samples) -> Job:
-        """Windows come in order; their jobs must be done in that order."""
+    def job(self, window: Window, masked_mv: Samples, masked: frozenset[str] = frozenset()) -> Job:
+        """`masked` are the leads of the window that are blanked. Windows come in order; their jobs must be done in that order."""
         if self._stride is None:
             return Job(self, masked_mv)
-        anew = window.begun != self._begun or self._origin + self._given < window.start
+        anew = window.begun != self._begun or masked != self._masked or self._origin + self._given < window.start
         if anew:
-            self._begun, self._origin, self._given = window.begun, window.start, 0
+            self._begun, self._masked, self._origin, self._given = window.begun, masked, window.start, 0
         begin, self._given = self._given, (window.end - self._origin) // self._stride * self._stride
         offset = self._origin - window.start
         return Job(self, masked_mv[:, offset + begin : offset + self._given], anew)

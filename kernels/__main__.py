@@ -34,12 +34,12 @@ def cardiogloss_kernels() -> None:
 @app.command()
 def show(bundle: BundleArgument = SHIPPED_BUNDLE, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Tell what a bundle says of itself."""
-    card = Bundle.read(bundle).card
+    read = Bundle.read(bundle)
+    card = read.card
     if as_json:
         sys.stdout.write(card.model_dump_json(indent=1) + "\n")
         return
-    size_mb = bundle.stat().st_size / 1e6
-    console.print(f"[bold]{escape(bundle.name)}[/]  {size_mb:.1f} MB, sha256 {card.sha256[:16]}", highlight=False)
+    console.print(f"[bold]{escape(bundle.name)}[/]  {len(read.onnx) / 1e6:.1f} MB, sha256 {card.sha256[:16]}", highlight=False)
     console.print(
         f"12 leads, {card.window_s:g} s at {card.rate_hz:g} Hz; text encoder {card.text_encoder}; {card.licence}", highlight=False
     )

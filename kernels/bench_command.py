@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,11 +22,14 @@ from rich.table import Column, Table
 
 from .bundle import SHIPPED_BUNDLE, Bundle, golden_windows
 from .findings import ConfigError
-from .signal import LEADS, Samples
+from .labelled import read_windows
+from .signal import Samples
 from .terminal import console, errors
+from .writable import check_picture, check_writable
 
 if TYPE_CHECKING:
-    from .bench import Report, Row
+    from .bench import Report
+    from .rounds import Row
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "openvino", "tensorrt", "tensorrt-rtx", "numpy")
 _SHIFT = 37
@@ -76,9 +78,10 @@ def bench_command(
     from .bench import ENGINES, Selection, bench
 
     selection = Selection(tuple(engine or ENGINES), _batches(batch or ["1,8,64,256"]), threads, seconds)
-    _check_outputs(plot, as_json)
+    check_picture(plot)
+    check_writable(as_json)
     models = read_bundles(bundles or sorted(SHIPPED_BUNDLE.parent.glob("*.onnx")))
-    told, ecg = read_windows(windows, models)
+    told, ecg = windows_of(windows, models)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     with _progress() as advance:
         report = bench(models, repeat(ecg, max(selection.batches)), selection, advance)
@@ -86,7 +89,7 @@ def bench_command(
     _show(report, facts, told)
     if as_json:
         as_json.write_text(json.dumps(to_json(report, facts, told, models), indent=1) + "\n")
-    if plot:
+    if plot and report.rows:
         doubt = "; not quiet: trust no ratio" if most_disturbed(report.rows) else ""
         draw(report.rows, f"{facts['processor']}, {threads} thread{'s' * (threads > 1)}; {told['from']}{doubt}", plot)
     if not report.is_whole:
@@ -100,15 +103,6 @@ def _batches(words: Sequence[str]) -> tuple[int, ...]:
         raise ConfigError(f"batch {','.join(words)!r}: allowed are whole numbers from 1, such as 1,8,64,256") from None
 
 
-def _check_outputs(*files: Path | None) -> None:
-    """Before minutes of measuring: what could not be written then."""
-    for file in filter(None, files):
-        if not file.parent.is_dir():
-            raise ConfigError(f"cannot write {file}: there is no folder {file.parent}")
-    if files[0] and not find_spec("matplotlib"):
-        raise ConfigError("a picture needs matplotlib: pip install 'cardiogloss[plot]', or leave out --plot")
-
-
 def read_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
     """By the names of the files. Raises BundleError as `Bundle.read`, ConfigError for those that cannot be compared."""
     models = {path.stem: Bundle.read(path) for path in paths}
@@ -119,20 +113,11 @@ def read_bundles(paths: Sequence[Path]) -> dict[str, Bundle]:
     return models
 
 
-def read_windows(path: Path | None, models: dict[str, Bundle]) -> tuple[dict[str, Any], Samples]:
+def windows_of(path: Path | None, models: dict[str, Bundle]) -> tuple[dict[str, Any], Samples]:
     """What to say of them, and windows [n, 12, samples]; without a file the golden ones that hold a signal. Raises ConfigError."""
-    samples = next(iter(models.values())).card.samples
-    if path is None:
-        golden = golden_windows(samples)[:2]
-        return {"from": "golden windows, shifted", "count": len(golden)}, golden
-    try:
-        loaded = np.load(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is no NumPy file of windows: {error}") from error
-    ecg = loaded.get("ecg") if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    if ecg is None or ecg.shape[1:] != (len(LEADS), samples) or not len(ecg):
-        raise ConfigError(f"{path} must hold windows of shape (n, {len(LEADS)}, {samples}) in mV; in .npz under the name ecg")
-    return {"from": path.name, "count": len(ecg)}, ecg.astype(np.float32)
+    card = next(iter(models.values())).card
+    ecg = read_windows(path, card).ecg if path else golden_windows(card.samples)[:2]
+    return {"from": path.name if path else "golden windows, shifted", "count": len(ecg)}, ecg
 
 
 def repeat(ecg: Samples, count: int) -> Samples:

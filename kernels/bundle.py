@@ -78,14 +78,14 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path) -> Bundle:
-        """A file, or one that is shipped by its bare name (`cardiogloss-stream`).
+        """A file, or one that is shipped, by its bare name (`cardiogloss-stream`).
 
         Raises BundleError for a file that is absent, no bundle, of another version, or damaged.
         """
         try:
             return cls.parse(_by_name(path).read_bytes())
         except OSError as error:
-            raise BundleError(f"cannot read bundle {path}: {error.strerror}; give another with --bundle") from error
+            raise BundleError(f"cannot read bundle {path}: {error.strerror}; give another bundle") from error
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
 
@@ -98,9 +98,15 @@ class Bundle:
         return cls(data, card)
 
 
+def shipped_names() -> tuple[str, ...]:
+    """Of the bundles that came with cardiogloss, each without its suffix."""
+    return tuple(sorted(file.stem for file in SHIPPED_BUNDLE.parent.glob("*.onnx")))
+
+
 def _by_name(path: Path) -> Path:
-    shipped = SHIPPED_BUNDLE.with_name(f"{path.name}.onnx")
-    return shipped if shipped.is_file() and not path.exists() else path
+    """Only a bare name means one that is shipped, and a file of that name comes first."""
+    is_name = str(path) in shipped_names() and not path.is_file()
+    return SHIPPED_BUNDLE.with_name(f"{path}.onnx") if is_name else path
 
 
 def seal(data: bytes) -> Bundle:

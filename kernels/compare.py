@@ -9,7 +9,7 @@ import numpy as np
 from .bundle import Bundle, golden_windows
 from .engine import Result, open_engine
 from .findings import ConfigError
-from .gate import UNTOLD, Labels, Verdict, judge
+from .gate import Labels, Verdict, judge
 from .signal import Samples
 
 
@@ -24,6 +24,8 @@ class Difference:
     candidate: Samples
     """[windows, findings]: probabilities, those of the golden windows first."""
     reference: Samples
+    given: int
+    """Windows beside the golden ones."""
 
     @property
     def windows(self) -> int:
@@ -52,17 +54,16 @@ def compare(bundle: Bundle, engine: str, ecg: Samples, with_engine: str = "refer
         golden=_worst(ours.probability[: len(golden)], np.array(bundle.card.golden, np.float32)),
         candidate=ours.probability,
         reference=theirs.probability,
+        given=len(ecg) - len(golden),
     )
 
 
 def verdict_on(bundle: Bundle, difference: Difference, labels: Labels | None = None) -> Verdict:
-    """By the labels [n, findings] of the windows that were given; the golden windows have none."""
+    """On the windows that were given, by their labels [n, findings] where there are any; without windows, on the golden ones."""
     findings = bundle.card.findings
-    if labels is not None:
-        golden = np.full((difference.windows - len(labels), len(findings)), UNTOLD, np.int8)
-        labels = np.concatenate([golden, labels])
+    judged = slice(difference.windows - difference.given if difference.given else 0, None)
     names, raise_at = [f.name for f in findings], [f.raise_at for f in findings]
-    return judge(names, difference.reference, difference.candidate, labels, raise_at)
+    return judge(names, difference.reference[judged], difference.candidate[judged], labels, raise_at)
 
 
 def _check_alike(bundle: Bundle, other: Bundle) -> None:

@@ -26,11 +26,13 @@ TOLERANCE = 1e-4
 def compare_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle (.onnx).", show_default="the shipped one")] = SHIPPED_BUNDLE,
     engine: Annotated[str, typer.Option(help="The engine to check.")] = "onnx",
-    with_engine: Annotated[str, typer.Option(help="The engine to compare it with.")] = "reference",
+    with_engine: Annotated[
+        str | None, typer.Option(help="The engine to compare it with.", show_default="reference, or onnx for a bundle of streams")
+    ] = None,
     with_bundle: Annotated[
         Path | None, typer.Option(help="Another form of the model to compare with.", show_default="the same bundle")
     ] = None,
-    windows: Annotated[Path | None, typer.Option(help="Windows to compare on: .npy [n, 12, samples] in mV, or .npz with labels.")] = None,
+    windows: Annotated[Path | None, typer.Option(help="Windows in mV to compare on: .npy, n x 12 x samples, or .npz with labels.")] = None,
     tolerance: Annotated[float, typer.Option(help="The largest difference of the same float32 bundle in two engines.")] = TOLERANCE,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -44,6 +46,7 @@ def compare_command(
     model = Bundle.read(bundle)
     other = Bundle.read(with_bundle) if with_bundle else model
     given = read_windows(windows, model.card) if windows else Labelled(golden_windows(model.card.samples)[:0])
+    with_engine = with_engine or ("onnx" if other.card.stride else "reference")
     difference = compare(model, engine, given.ecg, with_engine, other)
     verdict = verdict_on(model, difference, given.labels)
     told = {"engine": engine, **_figures(difference), "with_engine": with_engine, "with_bundle": other.card.sha256}

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from .bundle import Bundle, BundleError
-from .engine_cache import replace_file
+from .engine_cache import replace_file, told_not_raised
 from .export import Head, head_of
 from .findings import ConfigError
 from .signal import LEADS, Samples
@@ -24,12 +24,16 @@ BATCHES = (1, 8, 64, 256)
 
 MOST_FINDINGS = 256
 
+RECIPE = 2
+"""Another number for every change of what `build_plan` asks of the builder: plans of another recipe are built anew."""
+
 HEAD_INPUTS = ("head_weight", "head_offset")
 
 GATES = {"fp32": 1e-4, "fp16": 5e-3, "int8": 5e-2}
 """By precision, how far a probability may lie from the one that the bundle says, which ONNX Runtime computed."""
 
 _HEAD_OUTPUTS = ("text_projected", "text_unit", "cosine", "scaled", "logit", "sloped", "calibrated_logit", "probability")
+_EIGHT_BITS = ("QuantizeLinear", "DequantizeLinear")
 _BROADCAST = ("Add", "Div", "Max", "Min", "Mul", "Sub", "Where")
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -46,6 +50,11 @@ def tensorrt_module() -> ModuleType:
         "TensorRT is not installed: on a Jetson apt install python3-libnvinfer (JetPack), "
         "on an RTX card pip install tensorrt-rtx, elsewhere use the engine onnx"
     )
+
+
+def recipe() -> str:
+    """What a plan is built for beside the graph and the machine."""
+    return f"{RECIPE}: batches {', '.join(map(str, BATCHES))}, up to {MOST_FINDINGS} findings"
 
 
 def head_arrays(bundle: Bundle) -> dict[str, Samples]:
@@ -68,11 +77,13 @@ def graph_for_tensorrt(bundle: Bundle) -> bytes:
 
     What older parsers unroll or refuse is written otherwise (a running sum as a pooling, a broadcast without
     its Expand), the head is reduced to its inputs, which have the bundle's own as default. Raises BundleError for a
-    bundle that takes streams, or has no head.
+    bundle that takes streams, has no head, or is quantised as processors want it.
     """
     if bundle.card.stride is not None:
         raise BundleError("TensorRT runs windows and this bundle takes streams; give the one that it was made from")
     model = onnx.load_model_from_string(bundle.onnx)
+    _check_eight_bits(model.graph)
+    del model.graph.value_info[:]  # shapes that exporters wrote, of the findings too: a baked bundle has others
     _give_head_as_input(model.graph, head_arrays(bundle))
     _pool_running_sums(model.graph)
     _leave_out_expands(model)
@@ -103,7 +114,7 @@ def build_plan(bundle: Bundle, timings: Path | None = None) -> bytes:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, network, without_head(graph_for_tensorrt(bundle)), said)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32: TF32 keeps ten bits
+    _set_flags(trt, config)
     for profile in _profiles(builder, bundle):
         config.add_optimization_profile(profile)
     timed = timings if trt.__name__ == "tensorrt" else None
@@ -113,6 +124,12 @@ def build_plan(bundle: Bundle, timings: Path | None = None) -> bytes:
         raise BundleError(f"{trt.__name__} {trt.__version__} cannot build this bundle: {'; '.join(said) or 'it does not say why'}")
     _keep_timings(config, timed)
     return bytes(plan)
+
+
+def _set_flags(trt: ModuleType, config: Any) -> None:
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 means float32: TF32 keeps ten bits
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # TensorRT-RTX: without it a run may allocate, and is not captured
 
 
 def listener(trt: ModuleType, said: list[str]) -> Any:
@@ -144,17 +161,30 @@ def _profiles(builder: Any, bundle: Bundle) -> Iterator[Any]:
 
 
 def _recall_timings(config: Any, path: Path | None) -> None:
-    """A file of another TensorRT or GPU is begun anew."""
+    """A file of another TensorRT or GPU is begun anew, and one that cannot be read."""
     if path is None:
         return
-    known = path.read_bytes() if path.is_file() else b""
+    known = b""
+    with told_not_raised("timings_unreadable", path):
+        known = path.read_bytes() if path.is_file() else b""
     if not config.set_timing_cache(config.create_timing_cache(known), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _keep_timings(config: Any, path: Path | None) -> None:
     if path is not None:
-        replace_file(path, bytes(config.get_timing_cache().serialize()))
+        with told_not_raised("timings_not_kept", path):
+            replace_file(path, bytes(config.get_timing_cache().serialize()))
+
+
+def _check_eight_bits(graph: onnx.GraphProto) -> None:
+    arrays = _arrays(graph)
+    zeros = [arrays[name] for node in graph.node if node.op_type in _EIGHT_BITS for name in node.input[2:] if name in arrays]
+    if any(zero.dtype != np.int8 or zero.any() for zero in zeros):
+        raise BundleError(
+            "this int8 bundle was made for processors, and TensorRT wants another form: "
+            "make one with `cardiogloss-kernels quantize --symmetric`, or use the engine onnx"
+        )
 
 
 def _give_head_as_input(graph: onnx.GraphProto, arrays: Mapping[str, Samples]) -> None:

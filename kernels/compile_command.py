@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .bundle import SHIPPED_BUNDLE, Bundle, Precision, golden_windows
-from .compare import compare, verdict_on
+from .bundle import SHIPPED_BUNDLE, Bundle, golden_windows
+from .compare import compare
 from .findings import ConfigError
-from .labelled import Labelled, read_windows
-from .signal import Samples
 from .terminal import console, errors
 
 if TYPE_CHECKING:
     from .engine_cache import Key
 
 BundleArgument = Annotated[Path, typer.Argument(help="A bundle (.onnx).", show_default="the shipped one")]
-Windows = Annotated[
-    Path | None, typer.Option(help="Windows in mV, (n, 12, samples) in .npy, or as ecg in .npz; int8 is calibrated on them.")
-]
 
 
 def half_command(out: Annotated[Path, typer.Option(help="The bundle to write.")], bundle: BundleArgument = SHIPPED_BUNDLE) -> None:
@@ -37,65 +32,40 @@ def half_command(out: Annotated[Path, typer.Option(help="The bundle to write.")]
 
 def compile_command(
     bundle: BundleArgument = SHIPPED_BUNDLE,
-    precision: Annotated[str, typer.Option(help="fp16, fp32 or int8; int8 needs --windows.")] = "fp16",
-    windows: Windows = None,
     out: Annotated[
         Path | None, typer.Option(help="The plan to write, and beside it its key (.json).", show_default="where the engine finds it")
     ] = None,
 ) -> None:
-    """Build the TensorRT plan of a bundle on the machine that is to run it; exit 1 if what TensorRT is given differs from the bundle."""
-    from .compile import build_plan, graph_for_tensorrt
+    """Build the TensorRT plan of a bundle on the machine that is to run it, at the bundle's own precision.
+
+    For another precision make that bundle first: `half`, or `quantize --symmetric`. Exit 1, and nothing is built, if what TensorRT
+    is given differs from the bundle.
+    """
+    from .compile import build_plan
     from .engine_cache import plan_folder, plan_path, write_plan
 
-    origin = Bundle.read(bundle)
-    given = read_windows(windows, origin.card) if windows else Labelled(golden_windows(origin.card.samples)[:0])
-    made = at_precision(origin, _known(precision), given.ecg)
-    key = _key(made)
+    if out and (out.suffix == ".json" or out.is_dir()):
+        raise ConfigError(f"--out {out} is a folder, or ends as the key beside the plan does; name a file that ends in .plan")
+    read = Bundle.read(bundle)
+    if not _is_near(read):
+        raise typer.Exit(1)
+    key = _key(read)
+    plan = build_plan(read, plan_folder() / "timings")
     path = out or plan_path(key, plan_folder())
-    plan = build_plan(made, plan_folder() / "timings")
     write_plan(key, plan, path)
     errors.print(f"wrote {path}: {len(plan) / 1e6:.1f} MB for {key.gpu or 'any GPU'}, {key.tensorrt}", highlight=False, soft_wrap=True)
-    if not _is_near(origin, replace(made, onnx=graph_for_tensorrt(made)), given):
-        raise typer.Exit(1)
 
 
-def _is_near(origin: Bundle, made: Bundle, given: Labelled) -> bool:
-    """Both in ONNX Runtime. Other arithmetic may move a probability so far; eight bits are judged by what they cost."""
-    from .compile import GATES
+def _is_near(bundle: Bundle) -> bool:
+    """The graph that TensorRT gets and the bundle, both in ONNX Runtime."""
+    from .compile import GATES, graph_for_tensorrt
 
-    found = compare(made, "onnx", given.ecg, "onnx", origin)
-    gate = GATES[made.card.precision]
-    verdict = verdict_on(origin, found, given.labels)
-    judged = f"; {verdict.reason}" if made.card.precision == "int8" else f", allowed {gate:g}"
-    told = f"{made.card.precision}, {found.windows} windows: probabilities differ by up to {found.probability:.1e}{judged}"
+    given = replace(bundle, onnx=graph_for_tensorrt(bundle))
+    found = compare(given, "onnx", golden_windows(bundle.card.samples)[:0], "onnx", bundle)
+    gate = GATES[bundle.card.precision]
+    told = f"{bundle.card.precision}, {found.windows} windows: probabilities differ by up to {found.probability:.1e}, allowed {gate:g}"
     console.print(told, highlight=False, soft_wrap=True)
-    return verdict.passed if made.card.precision == "int8" else found.probability <= gate
-
-
-def at_precision(origin: Bundle, precision: Precision, ecg: Samples) -> Bundle:
-    """The bundle at this precision, `ecg` [n, 12, samples] being what int8 is calibrated on.
-
-    Raises ConfigError for int8 without windows, BundleError where the bundle is neither fp32 nor of that precision.
-    """
-    if precision == origin.card.precision:
-        return origin
-    if precision == "fp32":
-        raise ConfigError(f"a bundle of precision {origin.card.precision} cannot be made fp32 again; give the one that it was made from")
-    if precision == "fp16":
-        from .half import to_half
-
-        return to_half(origin)
-    if not len(ecg):
-        raise ConfigError("int8 is calibrated on real windows: give some with --windows, or a bundle that is int8 already")
-    from .quantize import quantize
-
-    return quantize(origin, ecg, symmetric=True)
-
-
-def _known(precision: str) -> Precision:
-    if precision not in get_args(Precision):
-        raise ConfigError(f"unknown precision {precision!r}; allowed are {', '.join(get_args(Precision))}")
-    return cast(Precision, precision)
+    return found.probability <= gate
 
 
 def _key(bundle: Bundle) -> Key:

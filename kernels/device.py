@@ -126,10 +126,13 @@ class Device:
             self.name: str = gpu.name()
             self.compute_capability: str = "{}.{}".format(*gpu.compute_capability())
             self._context = gpu.retain_primary_context()
-        self.driver: str = _driver_version(self._cuda)
-        with self.current():
-            self._stream = self._cuda.Stream(_NO_WAITING_FOR_THE_DEFAULT_STREAM)
-        self.stream: int = self._stream.handle
+        with ExitStack() as until_open:
+            until_open.callback(self._detach)
+            self.driver: str = _driver_version(self._cuda)
+            with self.current():
+                self._stream = self._cuda.Stream(_NO_WAITING_FOR_THE_DEFAULT_STREAM)
+            self.stream: int = self._stream.handle
+            until_open.pop_all()
 
     def __enter__(self) -> Device:
         return self
@@ -202,9 +205,10 @@ class Device:
 
     def _detach(self) -> None:
         """Off the driver's stack too, where pycuda leaves a primary context that it detaches from."""
-        self._context.push()
-        handle = self._context.handle
-        self._context.detach()
+        with _telling(self._cuda, "what is asked for"):
+            self._context.push()
+            handle = self._context.handle
+            self._context.detach()
         top = ctypes.c_void_p()
         self._native.cuCtxGetCurrent(ctypes.byref(top))
         if top.value == handle:
@@ -279,6 +283,6 @@ def _telling(cuda: Any, what: str) -> Iterator[None]:
     try:
         yield
     except cuda.MemoryError as error:
-        raise ConfigError(f"the GPU's memory does not hold {what} more ({error}): watch fewer sources or choose a smaller batch") from error
+        raise ConfigError(f"the GPU's memory does not hold {what} more ({error}): close what else uses the GPU, {_INSTEAD}") from error
     except cuda.Error as error:
         raise OSError(f"the GPU failed: {error}") from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from secrets import token_hex
 
 import structlog
 
@@ -27,11 +28,20 @@ class Key:
     driver: str
     tensorrt: str
     """Module and version."""
+    recipe: str
+    """What the builder was asked for."""
+
+
+def cache_folder() -> Path:
+    """$CARDIOGLOSS_CACHE, else cardiogloss under $XDG_CACHE_HOME, else ~/.cache/cardiogloss."""
+    if own := os.environ.get("CARDIOGLOSS_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardiogloss"
 
 
 def plan_folder() -> Path:
-    """`engines` under $CARDIOGLOSS_CACHE, else under ~/.cache/cardiogloss."""
-    return Path(os.environ.get("CARDIOGLOSS_CACHE") or Path.home() / ".cache" / "cardiogloss") / "engines"
+    """Where plans lie, and what TensorRT measured for them."""
+    return cache_folder() / "engines"
 
 
 def plan_path(key: Key, folder: Path) -> Path:
@@ -72,23 +82,29 @@ def _facts(key: Key, plan: bytes) -> dict[str, str]:
 
 
 def keep_plan(key: Key, plan: bytes, folder: Path) -> None:
-    """Where it cannot be kept it is built anew at each start; that must not end a monitor."""
-    try:
+    """Where it cannot be kept it is built anew at each start."""
+    with told_not_raised("plan_not_kept", folder):
         write_plan(key, plan, plan_path(key, folder))
+
+
+@contextmanager
+def told_not_raised(event: str, path: Path) -> Iterator[None]:
+    """A cache that cannot be read or written costs time at each start and a line in the log; it must not end a monitor."""
+    try:
+        yield
     except OSError as error:
-        log.warning("plan_not_kept", path=str(folder), why=str(error))
+        log.warning(event, path=str(path), why=str(error))
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Whole or not at all: written beside, flushed to the disk, moved into place."""
+    """Whole or not at all: written beside, flushed to the disk, moved into place. Who may read it, the umask says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        beside.replace(path)
     finally:
-        with suppress(FileNotFoundError):
-            Path(name).unlink()
+        beside.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from .signal import Samples
 _REFUSALS = (native.Fail, native.InvalidGraph, native.InvalidProtobuf, native.NotImplemented, native.RuntimeException)
 _OUTPUTS = ["probability", "embedding"]
 
-_TOGETHER = 8
+TOGETHER = 8
 """Windows of a call: more are no faster, and only take memory."""
 
 
@@ -29,10 +29,11 @@ class OnnxEngine(Engine):
         self.bundle = bundle
         shapes = {output.name: output.shape for output in self._session.get_outputs()}
         self._widths = [shapes[name][1] for name in _OUTPUTS]
-        self._together = _TOGETHER if self._is_indifferent_to_company() else 1
+        self._together = TOGETHER if self._is_indifferent_to_company() else 1
 
     def run(self, ecg: Samples) -> Result:
         check_shape(self.bundle, ecg)
+        ecg = ecg.astype(np.float32, copy=False)
         result = Result(*(np.empty((len(ecg), width), np.float32) for width in self._widths))
         for start in range(0, len(ecg), self._together):
             rows = slice(start, start + self._together)
@@ -48,7 +49,7 @@ class OnnxEngine(Engine):
 
     def _is_indifferent_to_company(self) -> bool:
         golden = golden_windows(self.bundle.card.samples)
-        company = [np.resize(golden, (size, *golden.shape[1:])) for size in (len(golden), _TOGETHER)]
+        company = [np.resize(golden, (size, *golden.shape[1:])) for size in (len(golden), TOGETHER)]
         alone = [np.concatenate(rows) for rows in zip(*(self._call(window[None]) for window in golden), strict=True)]
         return all(
             np.array_equal(rows, np.resize(expected, rows.shape))

@@ -6,7 +6,7 @@ import numpy as np
 
 from .bundle import Bundle, BundleError, golden_windows
 from .engine import Result, StreamEngine, check_shape
-from .engine_onnx import open_session
+from .engine_onnx import TOGETHER, open_session
 from .signal import LEADS, Samples
 
 _OUTPUTS = ["probability", "embedding", "next_state"]
@@ -26,6 +26,8 @@ class OnnxStreamEngine(StreamEngine):
         self.bundle, self.stride = bundle, bundle.card.stride
         self._steps = range(self.stride, bundle.card.samples + self.stride, self.stride)
         self._session = open_session(bundle, threads)
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        self._widths = [shapes[name][1] for name in _OUTPUTS]
         self._blank: Samples = np.zeros(self._session.get_inputs()[1].shape[1], np.float32)
         self._may_share = all(self._is_indifferent_to(size) for size in _TRIAL)
 
@@ -36,16 +38,28 @@ class OnnxStreamEngine(StreamEngine):
         if ecg.ndim != 3 or ecg.shape[1] != len(LEADS) or ecg.shape[2] not in self._steps:
             allowed = f"a multiple of {self.stride} up to {self._steps[-1]}"
             raise BundleError(f"this bundle takes steps of shape (batch, {len(LEADS)}, {allowed}), not {ecg.shape}")
-        probability, embedding, after = self._call(ecg, states) if self._may_share or not len(ecg) else self._call_apart(ecg, states)
-        return Result(probability, embedding), after
+        if states.shape != (len(ecg), len(self._blank)):
+            raise BundleError(f"{len(ecg)} streams have states of shape {(len(ecg), len(self._blank))}, not {states.shape}")
+        call = self._call if self._may_share else self._call_apart
+        answers = call(ecg.astype(np.float32, copy=False), states.astype(np.float32, copy=False)) if len(ecg) else self._empty(0)
+        return Result(*answers[:2]), answers[2]
 
     def run(self, ecg: Samples) -> Result:
         check_shape(self.bundle, ecg)
         whole = ecg.shape[2] // self.stride * self.stride
-        return self.step(ecg[:, :, :whole].astype(np.float32), np.tile(self._blank, (len(ecg), 1)))[0]
+        result = Result(*self._empty(len(ecg))[:2])
+        for start in range(0, len(ecg), TOGETHER):
+            rows = slice(start, start + TOGETHER)
+            part = ecg[rows, :, :whole]
+            found, _ = self.step(part, np.tile(self._blank, (len(part), 1)))
+            result.probability[rows], result.embedding[rows] = found.probability, found.embedding
+        return result
 
     def close(self) -> None:
         del self._session
+
+    def _empty(self, count: int) -> list[Samples]:
+        return [np.empty((count, width), np.float32) for width in self._widths]
 
     def _call(self, ecg: Samples, states: Samples) -> list[Samples]:
         answers: list[Samples] = self._session.run(_OUTPUTS, {"ecg": ecg, "state": states})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,18 @@ from .findings import ConfigError
 from .signal import LEADS, Samples
 
 try:
-    from .compile import BATCHES, GATES, MOST_FINDINGS, build_plan, graph_for_tensorrt, head_arrays, listener, tensorrt_module, without_head
+    from .compile import (
+        BATCHES,
+        GATES,
+        MOST_FINDINGS,
+        build_plan,
+        graph_for_tensorrt,
+        head_arrays,
+        listener,
+        recipe,
+        tensorrt_module,
+        without_head,
+    )
 except ModuleNotFoundError as error:
     raise ConfigError(
         f"the engine tensorrt needs the package {error.name}: pip install 'cardiogloss[bake]', or use the engine onnx"
@@ -44,13 +56,17 @@ class TensorRtEngine(Engine):
         """Takes the device over. Raises BundleError for a bundle that TensorRT refuses or misjudges, ConfigError where it is absent."""
         self.bundle = bundle
         self._device = device
+        self._engine: Any = None
+        self._lanes: list[_Lane] = []
         with ExitStack() as until_open:
-            until_open.callback(self.close)
+            until_open.push(self._give_up)
             _check_findings(bundle)
+            trt = tensorrt_module()
             with device.current():
-                self._engine = _load(tensorrt_module(), bundle, device, folder or plan_folder())
+                self._engine = _load(trt, bundle, device, folder or plan_folder())
                 head = _on_device(device, head_arrays(bundle))
-                self._lanes = [_Lane(self._engine, index, device, head, bundle.card.samples) for index in range(len(BATCHES))]
+                for index in range(len(BATCHES)):
+                    self._lanes.append(_Lane(_context(trt, self._engine), index, device, head, bundle.card.samples))
             self._ran_at = time.monotonic()
             self._check_golden()
             until_open.pop_all()
@@ -72,7 +88,10 @@ class TensorRtEngine(Engine):
             self._ran_at = time.monotonic()
 
     def input_for(self, count: int) -> int:
-        """The GPU address of float32 [count, 12, samples], up to the largest batch, where `run_in_place` finds its windows."""
+        """The GPU address of float32 [count, 12, samples] where `run_in_place` finds its windows.
+
+        Raises ValueError beyond the largest batch.
+        """
         return self._lanes[_smallest_that_holds(count)].ecg.address
 
     def run_in_place(self, count: int) -> Result:
@@ -82,16 +101,23 @@ class TensorRtEngine(Engine):
 
     def close(self) -> None:
         """The contexts and the plan first: they free what is the device's."""
-        if hasattr(self, "_lanes"):
+        if self._engine is not None:
             with self._device.current():
-                del self._lanes, self._engine
+                self._lanes.clear()
+                self._engine = None
         self._device.close()
+
+    def _give_up(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """What failed still holds a context in its frames, which must go before the device does."""
+        with self._device.current():
+            traceback.clear_frames(trace)
+        self.close()
 
     def _check_golden(self) -> None:
         """TensorRT has had releases that dropped a bias or misfused a product: such a plan must not watch anybody."""
         windows, wanted = golden_windows(self.bundle.card.samples), np.array(self.bundle.card.golden, np.float32)
         answers = [self.run(windows), *(lane.run(windows) for lane in self._lanes[1:])]
-        off = max(float(np.abs(answer.probability - wanted).max()) for answer in answers)
+        off = float(np.max([np.abs(answer.probability - wanted) for answer in answers]))  # NaN stays NaN
         if not off <= GATES[self.bundle.card.precision]:
             raise BundleError(
                 f"TensorRT scores the golden windows {off:.2g} beside what the bundle says; use the engine onnx and report this"
@@ -101,11 +127,11 @@ class TensorRtEngine(Engine):
 class _Lane:
     """One optimisation profile at its full batch: context, memory of both sides, and the captured graph of a run."""
 
-    def __init__(self, engine: Any, index: int, device: Device, head: dict[str, Pair], samples: int) -> None:
+    def __init__(self, context: Any, index: int, device: Device, head: dict[str, Pair], samples: int) -> None:
         batch = BATCHES[index]
         self._device = device
-        self._context = engine.create_execution_context()
-        if self._context is None or not self._context.set_optimization_profile_async(index, device.stream):
+        self._context = context
+        if context is None or not context.set_optimization_profile_async(index, device.stream):
             raise ConfigError(f"TensorRT has no room for batches of {batch} on {device.name}; close what else uses the GPU")
         device.wait()
         findings, width = head["head_weight"].host.shape
@@ -153,6 +179,22 @@ def open_bundle(bundle: Bundle, threads: int) -> TensorRtEngine:
     return TensorRtEngine(bundle, Device())
 
 
+def _context(trt: ModuleType, engine: Any) -> Any:
+    """An execution context with memory for its own profile alone, where the default is for the largest of all; None where it has no room.
+
+    That memory moves when a profile is selected. Each context selects one, once, before its run is captured, and so
+    the addresses in the captured graph stay. TensorRT-RTX would compile kernels for a shape while it runs on others,
+    and the bits would change under way: it is told to compile before the first run. Not yet run on a GPU.
+    """
+    memory = trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+    if not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context(memory)
+    config = engine.create_runtime_config()
+    config.set_execution_context_allocation_strategy(memory)
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)
+
+
 def _check_findings(bundle: Bundle) -> None:
     if len(bundle.card.findings) > MOST_FINDINGS:
         raise BundleError(f"the engine tensorrt takes up to {MOST_FINDINGS} findings, not {len(bundle.card.findings)}; bake fewer")
@@ -168,6 +210,8 @@ def pieces(count: int) -> Iterator[tuple[int, int]]:
 
 
 def _smallest_that_holds(count: int) -> int:
+    if count > BATCHES[-1]:
+        raise ValueError(f"{count} windows are more than the largest batch, which is {BATCHES[-1]}; score them in parts")
     return next(at for at, batch in enumerate(BATCHES) if batch >= count)
 
 
@@ -214,4 +258,5 @@ def key_of(trt: ModuleType, bundle: Bundle, device: Device | None = None) -> Key
         compute_capability=device.compute_capability if device else "",
         driver=device.driver if device else "",
         tensorrt=f"{trt.__name__} {trt.__version__}",
+        recipe=recipe(),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,8 @@ class _Step:
     function: Callable[..., Value]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    last_read: tuple[str, ...] = ()
+    """What no later step reads: it is dropped, as the memory of a large batch costs time too."""
 
     def execute(self, values: dict[str, Value]) -> None:
         answer = self.function(*[values[name] for name in self.inputs])
@@ -44,6 +46,8 @@ class _Step:
             values[self.outputs[0]] = answer
         else:
             values.update(zip(self.outputs, answer, strict=True))
+        for name in self.last_read:
+            del values[name]
 
 
 class TorchEngine(Engine):
@@ -161,7 +165,16 @@ def _prepare(model: onnx.ModelProto, device: torch.device) -> tuple[dict[str, Va
             else:
                 steps.append(step)
     needed = {name for step in steps for name in step.inputs}
-    return {name: value for name, value in constants.items() if name in needed}, steps
+    return {name: value for name, value in constants.items() if name in needed}, _with_last_reads(steps, {*constants, *_OUTPUTS})
+
+
+def _with_last_reads(steps: Sequence[_Step], kept: set[str]) -> list[_Step]:
+    """The steps, each with what it is the last to read, of what need not be `kept`."""
+    last = {name: number for number, step in enumerate(steps) for name in step.inputs if name not in kept}
+    read: dict[int, list[str]] = {}
+    for name, number in last.items():
+        read.setdefault(number, []).append(name)
+    return [replace(step, last_read=tuple(read.get(number, ()))) for number, step in enumerate(steps)]
 
 
 def _bind(node: onnx.NodeProto, device: torch.device) -> _Step:

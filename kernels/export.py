@@ -150,6 +150,7 @@ def read_head(model: onnx.ModelProto) -> Head:
 
 def _swap_head(model: onnx.ModelProto, head: Head) -> None:
     arrays = head.arrays()
+    del model.graph.value_info[:]  # it may tell how many findings there were
     for initializer in model.graph.initializer:
         if initializer.name in arrays:
             initializer.CopyFrom(numpy_helper.from_array(arrays[initializer.name], initializer.name))

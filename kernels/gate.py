@@ -84,8 +84,9 @@ class Verdict:
 def judge(
     names: Sequence[str], reference: Samples, candidate: Samples, labels: Labels | None = None, raise_at: Sequence[float] | None = None
 ) -> Verdict:
-    """Probabilities [n, findings] of both; by the AUROC where labels [n, findings] suffice, else by how far they moved.
+    """Probabilities [n, findings] of both: no finding may reach `raise_at` in too many other windows than before.
 
+    Findings whose labels [n, findings] suffice are also judged by their AUROC, the others by how far they moved.
     `raise_at` [findings] is the probability from which a window counts, one half without.
     """
     labels = np.full(reference.shape, UNTOLD, np.int8) if labels is None else labels
@@ -120,11 +121,18 @@ def _refusal(findings: Sequence[Compared], finite: bool) -> str:
     """In words, empty where there is none."""
     if not finite:
         return "some probabilities are not numbers"
-    judged = [f for f in findings if f.is_judged]
-    return _refusal_by_labels(judged) if judged else _refusal_by_moves(findings)
+    judged, others = _by_labels(findings)
+    return _refusal_by_labels(judged) or _refusal_by_moves(findings, _CHANGE) or _refusal_by_moves(others, _MOVE)
+
+
+def _by_labels(findings: Sequence[Compared]) -> tuple[list[Compared], list[Compared]]:
+    """Those that are judged by their labels, and the others."""
+    return [f for f in findings if f.is_judged], [f for f in findings if not f.is_judged]
 
 
 def _refusal_by_labels(judged: Sequence[Compared]) -> str:
+    if not judged:
+        return ""
     lost, worst = _mean([f.lost for f in judged]), max(judged, key=lambda f: f.lost)
     if lost > MOST_LOST:
         return f"macro AUROC loses {lost:.4f} over {len(judged)} findings; at most {MOST_LOST} is allowed"
@@ -133,28 +141,34 @@ def _refusal_by_labels(judged: Sequence[Compared]) -> str:
     return ""
 
 
-def _refusal_by_moves(findings: Sequence[Compared]) -> str:
-    limits = (
-        ("changes in {:.2%} of windows whether it counts towards an alert", "changed", MOST_CHANGED, "{:.0%}"),
-        ("moves by {:.4f} in the mean", "mean", MOST_MOVED, "{}"),
-        ("moves by {:.3f} in one window", "worst", MOST_MOVED_ONCE, "{}"),
-    )
+_Limits = tuple[tuple[str, str, float, str], ...]
+"""In words, the quantity, its limit, and how that is written."""
+
+_CHANGE: _Limits = (("changes in {:.2%} of windows whether it counts towards an alert", "changed", MOST_CHANGED, "{:.0%}"),)
+_MOVE: _Limits = (
+    ("moves by {:.4f} in the mean", "mean", MOST_MOVED, "{}"),
+    ("moves by {:.3f} in one window", "worst", MOST_MOVED_ONCE, "{}"),
+)
+
+
+def _refusal_by_moves(findings: Sequence[Compared], limits: _Limits) -> str:
     for told, quantity, limit, form in limits:
-        worst = max(findings, key=lambda f: getattr(f, quantity))
-        if getattr(worst, quantity) > limit:
+        worst = max(findings, key=lambda f: getattr(f, quantity), default=None)
+        if worst and getattr(worst, quantity) > limit:
             return f"{worst.name} {told.format(getattr(worst, quantity))}; at most {form.format(limit)} is allowed"
     return ""
 
 
 def _praise(findings: Sequence[Compared]) -> str:
-    judged = [f for f in findings if f.is_judged]
+    judged, others = _by_labels(findings)
+    told = "without labels"
     if judged:
         lost, worst = _mean([f.lost for f in judged]), max(judged, key=lambda f: f.lost)
-        return f"macro AUROC changes by {-lost:+.4f} over {len(judged)} findings, of {worst.name} by {-worst.lost:+.4f}"
-    changed, moved = (max(getattr(f, quantity) for f in findings) for quantity in ("changed", "worst"))
-    return (
-        f"without labels: no finding changes in more than {changed:.2%} of windows whether it counts, none moves by more than {moved:.2g}"
-    )
+        told = f"macro AUROC changes by {-lost:+.4f} over {len(judged)} findings, of {worst.name} by {-worst.lost:+.4f}"
+    told += f"; no finding changes in more than {max(f.changed for f in findings):.2%} of windows whether it counts"
+    if others:
+        told += f", none of {len(others)} without labels moves by more than {max(f.worst for f in others):.2g}"
+    return told
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -20,7 +22,7 @@ def to_half(bundle: Bundle) -> Bundle:
 
     The front end, the head, what goes in and what comes out stay float32. Every border is a Cast, so that a
     strongly typed network can be built from it. Its golden answers are its own. Raises BundleError for a
-    bundle that is not float32, takes streams or has no convolution.
+    bundle that is not float32, takes streams, has no convolution, or has a weight beyond float16.
     """
     if bundle.card.precision != "fp32" or bundle.card.stride is not None:
         what = "takes streams" if bundle.card.stride else f"is {bundle.card.precision} already"
@@ -66,8 +68,7 @@ class _Halving:
             return
         self._made.add(to)
         if name in self._arrays:
-            array = numpy_helper.to_array(self._arrays[name])
-            self._graph.initializer.append(numpy_helper.from_array(array.astype(np.float16), to))
+            self._graph.initializer.append(numpy_helper.from_array(_halved(numpy_helper.to_array(self._arrays[name]), name), to))
         else:
             yield helper.make_node("Cast", [name], [to], f"cast_{to}", to=kind)
 
@@ -76,6 +77,13 @@ class _Halving:
         kept = [i for i in self._graph.initializer if i.name in read]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
+
+
+def _halved(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
+    worst = np.abs(array[np.isfinite(array)]).max(initial=0.0)
+    if worst > np.finfo(np.float16).max:
+        raise BundleError(f"its weight {name} of {worst:.3g} does not fit float16; use float32")
+    return array.astype(np.float16)
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:

@@ -49,8 +49,7 @@ def quantize(bundle: Bundle, windows: Samples, symmetric: bool = False) -> Bundl
     Raises ConfigError for too few windows and for a bundle that cannot be quantised, BundleError for another shape.
     """
     check_shape(bundle, windows)
-    if len(windows) < FEWEST_WINDOWS:
-        raise ConfigError(f"{len(windows)} windows are too few to quantise by; give {FEWEST_WINDOWS} or more, better hundreds")
+    check_enough(windows)
     if bundle.card.precision != "fp32" or bundle.card.stride is not None:
         raise ConfigError("only a float32 bundle that takes windows can be quantised; give the one that this was made from")
     model = version_converter.convert_version(onnx.load_model_from_string(bundle.onnx), OPSET)
@@ -60,6 +59,12 @@ def quantize(bundle: Bundle, windows: Samples, symmetric: bool = False) -> Bundl
     ranges = _ranges(model, nodes, np.concatenate([golden_windows(bundle.card.samples), windows.astype(np.float32)]))
     facts = {"precision": "int8", "derived_from": bundle.card.sha256}
     return seal_model(_quantized(model, nodes, ranges, symmetric), bundle.card.model_copy(update=facts))
+
+
+def check_enough(windows: Samples) -> None:
+    """Raises ConfigError for fewer than `FEWEST_WINDOWS`."""
+    if len(windows) < FEWEST_WINDOWS:
+        raise ConfigError(f"{len(windows)} windows are too few to quantise by; give {FEWEST_WINDOWS} or more, better hundreds")
 
 
 def _encoder_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -123,4 +128,5 @@ def _quantized(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], ranges: 
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    del quantized.graph.value_info[:]  # it tells how many findings there are, which baking changes
     return quantized

@@ -19,6 +19,7 @@ from .gate import Verdict
 from .labelled import Labelled, read_windows
 from .signal import Samples
 from .terminal import console, errors
+from .writable import check_writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,12 @@ def quantize_command(
     """
     from .quantize import quantize
 
-    check_folder(out)
+    check_writable(out)
     before = Bundle.read(bundle)
     read = read_gate(windows, gate, before.card)
     with errors.status("quantising"):
         after = quantize(before, read.windows, symmetric)
     write_if_accurate(before, after, read, out, as_json)
-
-
-def check_folder(out: Path) -> None:
-    """Before the work, not after it. Raises ConfigError where there is none to write into."""
-    if not out.parent.is_dir():
-        raise ConfigError(f"there is no folder {out.parent} to write {out.name} into; make it first")
 
 
 def read_gate(windows: Path, gate: Sequence[Path], card: Card) -> Gate:

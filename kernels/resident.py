@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .device import Array, Device, Memory, Pair
+from .engine_cache import cache_folder, replace_file, told_not_raised
 from .findings import ConfigError
 from .resident_twin import ROW_FIELDS, Due, Source, Streams
 from .signal import LEADS, Resampler, Samples, to_standard_leads
@@ -97,25 +97,22 @@ def compiled(source: Path, compute_capability: str) -> bytes:
     text = source.read_bytes()
     architecture = "sm_" + compute_capability.replace(".", "")
     key = hashlib.sha256(b"\0".join([text, architecture.encode(), *(option.encode() for option in _OPTIONS)])).hexdigest()[:32]
-    cached = _cache() / f"{source.stem}-{architecture}-{key}.cubin"
-    if cached.is_file():
-        return cached.read_bytes()
+    path = cache_folder() / "kernels" / f"{source.stem}-{architecture}-{key}.cubin"
+    if kept := _kept(path):
+        return kept
     cubin = _compile(text, architecture)
-    with suppress(OSError):
-        _write(cached, cubin)
+    with told_not_raised("kernel_not_kept", path):
+        replace_file(path, hashlib.sha256(cubin).digest() + cubin)
     return cubin
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cardiogloss" / "kernels"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, however many processes do so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    Path(file.name).replace(path)
+def _kept(path: Path) -> bytes:
+    """The cubin behind its hash; nothing where there is none, or they do not fit."""
+    data = b""
+    with suppress(OSError):
+        data = path.read_bytes()
+    digest, cubin = data[:32], data[32:]
+    return cubin if hashlib.sha256(cubin).digest() == digest else b""
 
 
 def _compile(text: bytes, architecture: str) -> bytes:

@@ -164,7 +164,7 @@ class Twin(Streams):
 
     def _keep(self, of: Any, before: int, fed: int, fresh: Samples) -> None:
         places = np.arange(before, fed) % of["capacity"]
-        self._ring(of)[:, places] = fresh[: of["leads"] * (fed - before)].reshape(of["leads"], -1)
+        self._ring(of)[:, places] = fresh[: of["leads"] * (fed - before)].reshape(of["leads"], fed - before)
 
     def _window(self, source: int, start: int) -> Samples:
         of = self._table[source]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,99 +12,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .bundle import Bundle, BundleError
 from .export import OPSET, head_nodes, read_head, seal_model
+from .findings import ConfigError
+from .network import Block, Layer, Network, read_network
+from .quantize import check_enough
 from .signal import BASELINE_SAMPLES, GAIN_PER_MV, LEADS, LIMIT, STRIDE, Samples
 
-Array = np.ndarray[Any, Any]
 Ranges = Mapping[str, float]
 """Activation -> its greatest value, which int8 maps to 255."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A convolution whose outputs end with the last of the `stride` samples that each stands for."""
-
-    weight: Samples
-    """[outputs, inputs, kernel]"""
-    bias: Samples
-    stride: int
-
-    @property
-    def past(self) -> int:
-        """Positions before the new ones that it looks at."""
-        return self.weight.shape[2] - self.stride
-
-    @property
-    def rows(self) -> Samples:
-        """[kernel * inputs, outputs], for the positions of a kernel laid side by side."""
-        return self.weight.transpose(2, 1, 0).reshape(-1, len(self.weight))
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Two convolutions, and what goes around them."""
-
-    first: Layer
-    second: Layer
-    shortcut: Layer | None
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The weights of an encoder, its norms folded in."""
-
-    stem: Layer
-    leads: Samples
-    """[outputs, 12]: what the presence of each lead adds to the stem."""
-    blocks: tuple[Block, ...]
-    project: Samples
-    """[d, features]"""
-    project_bias: Samples
-
-
-def read_network(model: onnx.ModelProto) -> Network:
-    """Raises BundleError for an encoder that is not causal or of another shape."""
-    arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
-    convolutions = [_layer(node, arrays) for node in model.graph.node if node.op_type == "Conv"]
-    norms = [[arrays[name] for name in node.input[1:5]] for node in model.graph.node if node.op_type == "BatchNormalization"]
-    projections = [
-        [arrays[name] for name in node.input[1:]]
-        for node in model.graph.node
-        if node.op_type == "Gemm" and node.input[0] not in arrays and node.input[1] in arrays
-    ]
-    if len(norms) != 1 or len(convolutions) < 4 or convolutions[1].weight.shape[2] != 1 or not projections:
-        raise BundleError("its encoder has another shape than cardiogloss trains; export it again")
-    stem, leads = convolutions[0], convolutions[1]
-    scale, shift, mean, variance = norms[0]
-    gain = scale / np.sqrt(variance + 1e-5)
-    bias = (stem.bias + leads.bias - mean) * gain + shift
-    return Network(
-        stem=Layer(stem.weight * gain[:, None, None], bias.astype(np.float32), stem.stride),
-        leads=leads.weight[:, :, 0] * gain[:, None],
-        blocks=tuple(_blocks(convolutions[2:])),
-        project=projections[0][0],
-        project_bias=projections[0][1],
-    )
-
-
-def _layer(node: onnx.NodeProto, arrays: Mapping[str, Array]) -> Layer:
-    weight = arrays[node.input[1]]
-    bias = arrays[node.input[2]] if len(node.input) > 2 else np.zeros(len(weight), np.float32)
-    return Layer(weight, bias, next(a.ints[0] for a in node.attribute if a.name == "strides"))
-
-
-def _blocks(layers: Sequence[Layer]) -> Iterator[Block]:
-    rest = list(layers)
-    while rest:
-        first, second = rest.pop(0), rest.pop(0)
-        yield Block(first, second, rest.pop(0) if rest and rest[0].weight.shape[2] == 1 else None)
 
 
 def to_stream(bundle: Bundle, ranges: Ranges | None = None) -> Bundle:
     """The bundle as a graph of one step: `ecg` [batch, 12, n] and `state` [batch, d] in, `next_state` beside the usual out.
 
     With the `ranges` of its activations (`calibrate`) everything after the stem is multiplied in int8.
-    Raises BundleError for a bundle whose encoder looks ahead.
+    Raises ConfigError for a bundle that is not float32 or takes streams already, BundleError for one whose encoder looks ahead.
     """
+    if bundle.card.precision != "fp32" or bundle.card.stride is not None:
+        raise ConfigError("only a float32 bundle that takes windows can be made a stream; give the one that this was made from")
     if not bundle.card.training.get("recipe", {}).get("causal"):
         raise BundleError("its encoder looks ahead, so that it takes no streams; train one with `causal = true`")
     window = onnx.load_model_from_string(bundle.onnx)
@@ -116,10 +40,11 @@ def to_stream(bundle: Bundle, ranges: Ranges | None = None) -> Bundle:
     return seal_model(model, bundle.card.model_copy(update=facts))
 
 
-def calibrate(bundle: Bundle, windows: Samples, quantile: float = 1.0) -> dict[str, float]:
-    """The greatest value, or a quantile, of each activation over windows [n, 12, samples]."""
+def calibrate(bundle: Bundle, windows: Samples) -> dict[str, float]:
+    """The greatest value of each activation over windows [n, 12, samples]. Raises ConfigError for too few of them."""
     import onnxruntime
 
+    check_enough(windows)
     graph = _Graph(None)
     window = onnx.load_model_from_string(bundle.onnx)
     _write(graph, read_network(window), bundle.card.samples // STRIDE)
@@ -129,8 +54,11 @@ def calibrate(bundle: Bundle, windows: Samples, quantile: float = 1.0) -> dict[s
     state = np.zeros((1, session.get_inputs()[1].shape[1]), np.float32)
     whole = bundle.card.samples // STRIDE * STRIDE
     asked = list(graph.activations.values())
-    seen = [session.run(asked, {"ecg": ecg[None, :, :whole], "state": state}) for ecg in windows]
-    return {name: max(float(np.quantile(found[i], quantile)) for found in seen) for i, name in enumerate(graph.activations)}
+    greatest = dict.fromkeys(graph.activations, 0.0)
+    for ecg in windows:
+        seen = session.run(asked, {"ecg": ecg[None, :, :whole], "state": state})
+        greatest = {name: max(before, float(values.max())) for (name, before), values in zip(greatest.items(), seen, strict=True)}
+    return greatest
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from .bundle import Bundle, golden_windows
 from .compare import compare
 from .compare_command import TOLERANCE
 from .findings import ConfigError
-from .quantize_command import Gate, check_folder, read_gate, write_if_accurate
+from .quantize_command import Gate, read_gate, write_if_accurate
 from .terminal import errors
+from .writable import check_writable
 
 
 def stream_command(
@@ -27,7 +28,7 @@ def stream_command(
     """
     from .stream import to_stream
 
-    check_folder(out)
+    check_writable(out)
     if (windows is None) != (not gate):
         raise ConfigError("--windows and --gate make int8 together; give both, or neither")
     before = Bundle.read(bundle)
@@ -36,6 +37,8 @@ def stream_command(
     found = compare(stream, "onnx", golden_windows(before.card.samples)[:0], "onnx", before)
     errors.print(f"as a stream: probabilities differ by {found.probability:.1e} at most", highlight=False)
     if not found.worst <= TOLERANCE:
+        told = f"refused: its answers differ by {found.worst:.1e}, and {TOLERANCE:g} is allowed; is its encoder causal in all its parts?"
+        errors.print(told, highlight=False, soft_wrap=True)
         raise typer.Exit(1)
     if judged:
         _write_in_int8(before, judged, out)

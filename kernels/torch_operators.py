@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -142,6 +142,8 @@ def _dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: i
 
 
 def _cast(x: Value, *, to: int, **_: Any) -> Value:
+    if to not in _DTYPES:
+        raise BundleError(f"engine 'torch' does not know the type {to} to cast to; take --engine onnx")
     return x.to(_DTYPES[to]) if isinstance(x, torch.Tensor) else x
 
 
@@ -177,9 +179,9 @@ OPERATORS: Mapping[str, Callable[..., Value]] = {
     "IsNaN": torch.isnan,
     "LpNormalization": lambda x, axis=-1, p=2: F.normalize(x, p=p, dim=axis, eps=0.0),
     "MatMul": torch.matmul,
-    "Max": torch.maximum,
+    "Max": lambda *x: reduce(torch.maximum, x),
     "MaxPool": _max_pool,
-    "Min": torch.minimum,
+    "Min": lambda *x: reduce(torch.minimum, x),
     "Mul": operator.mul,
     "Pad": _pad,
     "QuantizeLinear": _quantize,

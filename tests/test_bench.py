@@ -25,12 +25,13 @@ from onnxruntime import quantization
 from typer.testing import CliRunner
 
 from kernels import bench as benching
-from kernels.bench import ENGINES, LEAST_RUNS, ROUNDS, Row, Selection, Tally, Task, bench, cores, run_rounds, to_rows
-from kernels.bench_command import _spread, bench_command, draw, most_disturbed, read_bundles, read_windows, repeat
+from kernels.bench import ENGINES, Selection, bench, cores
+from kernels.bench_command import _spread, bench_command, draw, most_disturbed, read_bundles, repeat, windows_of
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, Card, golden_windows
 from kernels.engine import Engine, Result, StreamEngine, open_engine
 from kernels.findings import ConfigError
 from kernels.peak import Macs, Peak, count_hop, count_macs, find_meter, hop_sizes, measure_peak
+from kernels.rounds import LEAST_RUNS, ROUNDS, Row, Tally, Task, run_rounds, to_rows
 
 PEAK = Peak(100.0, 400.0)
 
@@ -561,7 +562,7 @@ def test_windows_come_from_either_kind_of_numpy_file(tmp_path: Path, bundle: Bun
     np.save(tmp_path / "w.npy", ecg)
     np.savez(tmp_path / "w.npz", ecg=ecg, names=np.array(["a"]))
     for name in ("w.npy", "w.npz"):
-        told, read = read_windows(tmp_path / name, {"model": bundle})
+        told, read = windows_of(tmp_path / name, {"model": bundle})
         assert told == {"from": name, "count": 5}
         assert read.dtype == np.float32 and np.array_equal(read, ecg.astype(np.float32))
 
@@ -573,7 +574,7 @@ def test_other_files_are_no_windows(tmp_path: Path, bundle: Bundle) -> None:
     np.savez(tmp_path / "other.npz", windows=np.zeros((5, 12, 1000)))
     for name in ("text.npy", "short.npy", "none.npy", "other.npz", "absent.npy"):
         with pytest.raises(ConfigError, match=name):
-            read_windows(tmp_path / name, {"model": bundle})
+            windows_of(tmp_path / name, {"model": bundle})
 
 
 def test_bundles_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -640,6 +641,8 @@ def test_the_command_measures_writes_and_draws(command: typer.Typer, tmp_path: P
         (["--batch", "0"], "batch 0"),
         (["--engine", "onyx"], "unknown engine 'onyx'"),
         (["--json", "no/such/folder/b.json"], "there is no folder"),
+        (["--plot", "b.xyz"], "must end in one of .png, .svg, .pdf"),
+        (["--json", "."], "name a file that can be written"),
         (["--threads", "9999"], "threads 9999"),
     ],
 )
@@ -667,6 +670,37 @@ def test_an_interrupted_command_tells_and_writes_what_it_has(
     assert done.exit_code == 1
     assert "these are the figures so far" in done.output
     assert not told["whole"] and told["rows"][0]["runs"] > 0
+
+
+@pytest.mark.parametrize("peaks", [1, 0])
+def test_an_interrupt_while_the_peak_is_measured_again_costs_no_row(
+    peaks: int, command: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(peaks))
+
+    def peak(threads: int, seconds: float) -> Peak:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return PEAK
+
+    monkeypatch.setattr(benching, "measure_peak", peak)
+    words = [str(SHIPPED_BUNDLE), "--engine", "onnx", "--batch", "1", "--seconds", "0.1", "--json", str(tmp_path / "b.json")]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code != 0
+    assert (tmp_path / "b.json").exists() == (peaks == 1)
+    assert peaks == 0 or json.loads((tmp_path / "b.json").read_text())["rows"][0]["runs"] >= LEAST_RUNS
+
+
+def test_without_rows_nothing_is_drawn(command: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*words: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(benching, "measure_peak", lambda threads, seconds: PEAK)
+    monkeypatch.setattr(benching, "run_rounds", interrupted)
+    done = CliRunner().invoke(command, [str(SHIPPED_BUNDLE), "--engine", "onnx", "--batch", "1", "--plot", str(tmp_path / "b.png")])
+    assert done.exit_code == 1, done.exception
+    assert "these are the figures so far" in done.output
+    assert not (tmp_path / "b.png").exists()
 
 
 def _row(engine: str, batch: int, windows_per_s: float, share: float | None = 1.0) -> Row:

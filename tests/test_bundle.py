@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.bundle import FORMAT, METADATA_KEY, SHIPPED_BUNDLE, Bundle, BundleError, Card, golden_windows, seal
+from kernels.bundle import FORMAT, METADATA_KEY, SHIPPED_BUNDLE, Bundle, BundleError, Card, golden_windows, seal, shipped_names
 
 
 def test_survives_the_disk(bundle: Bundle, tmp_path: Path) -> None:
@@ -69,3 +69,17 @@ def test_the_shipped_bundle_fits_its_promises(bundle: Bundle) -> None:
 def test_golden_windows_are_twelve_leads_one_lead_and_none() -> None:
     windows = golden_windows(1000)
     assert (~np.isnan(windows).all(axis=2)).sum(axis=1).tolist() == [12, 1, 0]
+
+
+def test_only_a_bare_name_means_a_shipped_bundle_and_a_file_of_that_name_comes_first(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cardiogloss").mkdir()
+    assert {"cardiogloss", "cardiogloss-int8", "cardiogloss-stream"} <= set(shipped_names())
+    assert Bundle.read(Path("cardiogloss")) == bundle
+    for elsewhere in (tmp_path / "cardiogloss-int8", Path("models/cardiogloss-int8"), Path("cardiogloss-int8.onnx")):
+        with pytest.raises(BundleError, match=r"give another bundle$"):
+            Bundle.read(elsewhere)
+    (tmp_path / "cardiogloss-int8").write_bytes(bundle.onnx)
+    assert Bundle.read(Path("cardiogloss-int8")) == bundle

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import capacity as module
-from edge.capacity import PIECE_S, Capacity, Plan, Run, completed, most, play, voices
+from edge.capacity import Capacity, Plan, Run, completed, most, play, voices
 from kernels.bundle import Bundle
 from kernels.engine import Engine, Result
 from kernels.findings import ConfigError
@@ -32,12 +34,17 @@ class Quick(Engine):
     def close(self) -> None: ...
 
 
+def _due_s(at_s: int) -> float:
+    """Of the frame of 62 samples, which is what a quarter of a second rounds to at 250 Hz, that ends a tenth after the last."""
+    return math.ceil((at_s - 0.01 + 0.1) * 250 / 62) * 62 / 250
+
+
 def test_every_window_is_scored_exactly_once_and_not_before_it_is_complete(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a window ends with each second from the second on, and a tenth of a second more makes its last sample known."""
     monkeypatch.setattr(module, "_SETTLE_S", 0.5)
     engine = Quick(bundle)
     run = play(engine, voices(PLAN, 6.0), sources=2, seconds=1.5)
-    expected = {(i, float(at_s)): begin + at_s + PIECE_S for i, begin in enumerate(run.begin_s) for at_s in range(2, 6)}
+    expected = {(i, float(at_s)): begin + _due_s(at_s) for i, begin in enumerate(run.begin_s) for at_s in range(2, 6)}
     expected = {window: due_s for window, due_s in expected.items() if due_s <= 6.0}
     assert run.told.keys() == expected.keys() and len(expected) == 7
     assert run.repeated == 0
@@ -45,14 +52,20 @@ def test_every_window_is_scored_exactly_once_and_not_before_it_is_complete(bundl
 
 
 def test_a_dry_run_tells_which_frame_completes_a_window(bundle: Bundle) -> None:
-    found = completed(Quick(bundle), voices(PLAN, 8.0)[0])
-    assert found == {float(at_s): at_s + PIECE_S for at_s in range(2, 8)}
+    found = completed(Quick(bundle), voices(PLAN, 60.0)[0])
+    assert found == {float(at_s): pytest.approx(_due_s(at_s)) for at_s in range(2, 60)}
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, 10.0, float("nan"), -250.0, 1e9])
+def test_a_rate_that_no_device_has_is_refused(rate_hz: float) -> None:
+    with pytest.raises(ConfigError, match="--rate"):
+        voices(Plan(EXCERPT, EXCERPT, rate_hz=rate_hz), 5.0)
 
 
 def test_the_voices_differ_and_are_as_long_as_is_asked() -> None:
     frames = voices(PLAN, 5.0)
     assert {len(one) for one in frames} == {20}
-    assert len({one[0] for one in frames}) == len(frames)
+    assert len({one[0].data for one in frames}) == len(frames)
 
 
 def _run_of(told: dict[tuple[int, float], float]) -> Run:

@@ -12,13 +12,15 @@ import typer
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
+from kernels.__main__ import app as kernels_app
 from kernels.bundle import SHIPPED_BUNDLE, Bundle
-from kernels.compare import compare
+from kernels.compare import compare, verdict_on
 from kernels.compare_command import compare_command
 from kernels.engine import open_engine
 from kernels.export import bake, seal_model
 from kernels.findings import ConfigError
 from kernels.labelled import read_windows
+from trainer.command import app as trainer_app
 
 from .conftest import heart
 
@@ -91,10 +93,32 @@ def test_another_form_is_judged_by_its_labels(bundle: Bundle, rounded: Bundle, w
     assert all(f["reference"] is None and f["positives"] == 0 for f in others)
 
 
+def test_the_golden_windows_do_not_judge_where_others_were_given(bundle: Bundle, rounded: Bundle, windows: np.ndarray) -> None:
+    found, golden = compare(rounded, "onnx", windows, "onnx", bundle), compare(rounded, "onnx", windows[:0], "onnx", bundle)
+    moved = np.abs(found.candidate - found.reference)
+    assert [f.worst for f in verdict_on(bundle, found).findings] == moved[3:].max(axis=0).tolist()
+    assert [f.worst for f in verdict_on(bundle, golden).findings] == moved[:3].max(axis=0).tolist()
+
+
+def test_a_stream_bundle_is_compared_without_naming_an_engine() -> None:
+    code, told = _command("cardiogloss-stream", "--json")
+    fields = json.loads(told)
+    assert (code, fields["with_engine"]) == (0, "onnx")
+    assert fields["golden"] < 1e-4
+
+
 def test_a_table_has_a_line_for_every_finding(bundle: Bundle) -> None:
     code, told = _command("--engine", "onnx", "--with-engine", "onnx")
     assert code == 0
     assert all(any(line.startswith(f.name) for line in told.splitlines()) for f in bundle.card.findings)
+
+
+@pytest.mark.parametrize("app", [kernels_app, trainer_app], ids=["kernels", "trainer"])
+def test_no_help_text_holds_what_rich_takes_for_markup(app: typer.Typer) -> None:
+    commands = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    texts = [text for command in commands for text in (command.help, *(getattr(p, "help", "") for p in command.params))]
+    assert len(texts) > 20
+    assert not [text for text in texts if "[" in (text or "")]
 
 
 def test_models_that_say_other_things_cannot_be_compared(bundle: Bundle, tmp_path: Path) -> None:
@@ -128,6 +152,12 @@ def test_a_file_that_holds_no_windows_is_told(bundle: Bundle, windows: np.ndarra
     (tmp_path / "text.npy").write_text("no numbers")
     (tmp_path / "empty.npz").write_bytes(b"")
     np.save(tmp_path / "short.npy", windows[:, :, :999])
+    np.save(tmp_path / "none.npy", windows[:0])
+    np.savez_compressed(tmp_path / "cut.npz", ecg=windows)
+    whole = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bent.npz").write_bytes(whole[:200] + b"\xff" * 500 + whole[700:])
+    np.savez(tmp_path / "scalar.npz", ecg=windows, labels=np.zeros((12, 2), np.int8), names="a")
     np.save(tmp_path / "words.npy", np.full((1, 12, 1000), "a"))
     np.savez(tmp_path / "nameless.npz", windows)
     np.savez(tmp_path / "unnamed.npz", ecg=windows, labels=np.zeros((12, 2), np.int8))
@@ -138,6 +168,10 @@ def test_a_file_that_holds_no_windows_is_told(bundle: Bundle, windows: np.ndarra
         "empty.npz": "is no NumPy file",
         "short.npy": r"must hold windows of shape \(n, 12, 1000\) in mV, not \(12, 12, 999\)",
         "words.npy": "must hold windows",
+        "none.npy": "holds no window",
+        "cut.npz": "is no NumPy file",
+        "bent.npz": "is no NumPy file",
+        "scalar.npz": "must be 1, 0 or -1",
         "nameless.npz": "holds no array `ecg`",
         "unnamed.npz": "must be 1, 0 or -1",
         "other.npz": "must be 1, 0 or -1",

@@ -283,10 +283,21 @@ def test_after_warm_up_nothing_is_allocated(device: Device, fake: ctypes.CDLL, s
 
 
 @pytest.mark.device
+@pytest.mark.parametrize(("status", "kind"), [(2, ConfigError), (719, OSError)])
+def test_a_device_that_does_not_open_leaves_nothing(fake: ctypes.CDLL, status: int, kind: type[Exception]) -> None:
+    fake.fake_fail(b"cuStreamCreate", status)
+    with pytest.raises(kind):
+        Device()
+    fake.fake_fail(b"", 0)
+    assert [fake.fake_live(kind) for kind in KINDS] == [0] * len(KINDS)
+    assert fake.fake_depth() == 0
+
+
+@pytest.mark.device
 @pytest.mark.parametrize("function", [b"cuMemAlloc_v2", b"cuMemHostAlloc"])
 def test_memory_that_does_not_suffice_is_told_in_one_sentence(device: Device, fake: ctypes.CDLL, function: bytes) -> None:
     fake.fake_fail(function, 2)
-    with pytest.raises(ConfigError, match=r"memory does not hold 4\.0 MB.*fewer sources") as raised:
+    with pytest.raises(ConfigError, match=r"memory does not hold 4\.0 MB.*close what else uses the GPU, or use the engine onnx") as raised:
         device.pair((1000, 1000), np.float32)
     fake.fake_fail(b"", 0)
     assert "\n" not in str(raised.value)
@@ -382,8 +393,9 @@ def test_real_pycuda_runs_all_of_this_over_the_fake_driver() -> None:
     folder = _built()
     environment = {**os.environ, "LD_LIBRARY_PATH": str(folder / "lib"), "PYTHONPATH": str(folder / "site"), "CARDIOGLOSS_FAKE_CUDA": ""}
     files = [HERE / f"test_{part}.py" for part in ("device", "resident", "tensorrt")]
-    command = [sys.executable, "-m", "pytest", "-v", "-m", "device", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-vv", "-m", "device", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, env=environment, cwd=HERE.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     assert re.search(r"[3-9]\d passed", done.stdout)
     assert "skipped" not in done.stdout
+    assert "test_the_engine_runs_over_the_real_device_code PASSED" in done.stdout

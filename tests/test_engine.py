@@ -131,6 +131,11 @@ def test_windows_are_left_as_they_were_and_results_outlive_the_next_call(engine:
     assert np.array_equal(first, kept)
 
 
+def test_windows_in_another_float_type_are_those_in_float32(engine: Engine, excerpt: Chunk) -> None:
+    windows = _windows(excerpt)
+    assert np.array_equal(engine.run(windows.astype(np.float64)).probability, engine.run(windows).probability)
+
+
 def test_no_window_no_row(engine: Engine) -> None:
     assert engine.run(np.empty((0, 12, 1000), np.float32)).probability.shape == (0, len(engine.bundle.card.findings))
 
@@ -208,6 +213,9 @@ NODES: dict[str, tuple[str, Sequence[np.ndarray | None], dict[str, Any]]] = {
     "running sum": ("CumSum", [_X, np.int64(2)], {}),
     "clip from below": ("Clip", [_X, np.float32(0.2)], {}),
     "clip from above": ("Clip", [_X, None, np.float32(0.2)], {}),
+    "greatest of three": ("Max", [_X, _X[:, :1], np.float32(0.2)], {}),
+    "greatest of one": ("Max", [_X], {}),
+    "least of three": ("Min", [_X, _X[:, :1], np.float32(0.2)], {}),
     "to steps": ("QuantizeLinear", [_X, np.float32(0.02), np.uint8(120)], {}),
     "to steps of their own": ("QuantizeLinear", [_X, _SCALES, np.zeros(4, np.int8)], {"axis": 1}),
     "from steps of their own": ("DequantizeLinear", [np.arange(72, dtype=np.uint8).reshape(2, 4, 9), _SCALES, np.uint8([0, 9, 5, 1])], {}),
@@ -248,6 +256,8 @@ def test_what_torch_is_not_taught_is_told() -> None:
 
     with pytest.raises(BundleError, match="pads with constants only"):
         OPERATORS["Pad"](torch.zeros(1, 1, 4), (0, 0, 1, 0, 0, 1), mode=b"edge")
+    with pytest.raises(BundleError, match="does not know the type 8 to cast to"):
+        OPERATORS["Cast"](torch.zeros(4), to=TensorProto.STRING)
     with pytest.raises(BundleError, match="only the plain CumSum"):
         OPERATORS["CumSum"](torch.zeros(4), 0, reverse=1)
 
@@ -278,6 +288,16 @@ def test_torch_may_take_a_batch_as_a_whole(bundle: Bundle, excerpt: Chunk) -> No
     with module.TorchEngine(bundle, together=True) as whole, open_engine(bundle) as other:
         assert np.abs(whole.run(windows).probability - other.run(windows).probability).max() < 1e-5
         assert whole.run(windows[:0]).probability.shape == (0, len(bundle.card.findings))
+
+
+def test_torch_keeps_nothing_that_no_later_step_reads(bundle: Bundle) -> None:
+    """At the end only the answers are there, beside the weights."""
+    torch = pytest.importorskip("torch")
+    with open_engine(bundle, "torch") as running:
+        values = {**running._constants, "ecg": torch.zeros(1, 12, 1000)}  # type: ignore[attr-defined]
+        for step in running._steps:  # type: ignore[attr-defined]
+            step.execute(values)
+        assert set(values) - set(running._constants) == {"probability", "embedding"}  # type: ignore[attr-defined]
 
 
 def test_torch_gives_the_threads_of_the_process_back(bundle: Bundle) -> None:

@@ -30,6 +30,7 @@ from trainer.evaluate_command import parse_lead_sets
 from trainer.records import Recording
 from trainer.rows import METRICS, Row
 from trainer.source import Source
+from trainer.table import write_json
 from trainer.zero_shot import Answers, answer, answer_findings, ask, finding_labels, finding_probability
 
 FINDINGS = (
@@ -120,6 +121,14 @@ def test_rows_of_several_lead_sets(whole: Evaluation) -> None:
     assert (row.n, row.dataset) == (40, "ptb-xl")
     assert row.low <= row.value <= row.high
     assert find(whole.rows, "rhythm", "brier", "II").value != find(whole.rows, "rhythm", "brier").value
+
+
+def test_what_was_made_with_a_past_says_so(whole: Evaluation, tmp_path: Path) -> None:
+    told = []
+    for evaluation in (whole, replace(whole, past=True)):
+        write_json([evaluation], tmp_path / "rows.json")
+        told.append((evaluation.title.endswith("40 recordings, with their past"), json.loads((tmp_path / "rows.json").read_text())["past"]))
+    assert told == [(False, False), (True, True)]
 
 
 def test_findings_without_a_label_or_the_leads_are_listed_apart(whole: Evaluation) -> None:

@@ -59,18 +59,24 @@ def test_who_loses_more_than_is_allowed_is_refused_and_named(swaps: int, column:
     candidate[high, column], candidate[low, column] = probability[low, column], probability[high, column]
     before, after = (np.array([roc_auc_score(labels[:, j], p[:, j]) for j in range(3)]) for p in (probability, candidate))
     verdict = judge(NAMES, probability, candidate, labels)
-    allowed = (before - after).mean() <= MOST_LOST and (before - after).max() <= MOST_LOST_OF_ONE
+    changed = ((probability >= 0.5) != (candidate >= 0.5)).mean(axis=0).max()
+    allowed = (before - after).mean() <= MOST_LOST and (before - after).max() <= MOST_LOST_OF_ONE and changed <= MOST_CHANGED
     assert verdict.passed == allowed
     if not allowed:
         assert "macro AUROC" in verdict.reason or NAMES[column] in verdict.reason
 
 
 @given(st.floats(0.2, 5), st.floats(-3, 3))
-def test_with_labels_only_the_order_of_the_windows_counts(slope: float, offset: float) -> None:
+def test_with_labels_the_order_counts_and_how_many_windows_change_sides(slope: float, offset: float) -> None:
+    """The order is kept here, however far the probabilities move."""
     labels, probability = _probabilities()
     logit = np.log(probability.astype(np.float64) / (1 - probability.astype(np.float64)))
     moved = 1 / (1 + np.exp(-(slope * logit + offset)))
-    assert judge(NAMES, probability.astype(np.float64), moved, labels).passed
+    changed = ((probability >= 0.5) != (moved >= 0.5)).mean(axis=0)
+    verdict = judge(NAMES, probability.astype(np.float64), moved, labels)
+    assert verdict.passed == (changed.max() <= MOST_CHANGED)
+    assert verdict.passed or verdict.reason.startswith(f"{NAMES[int(changed.argmax())]} changes in")
+    assert judge(NAMES, probability.astype(np.float64), moved, labels, raise_at=(1.5,) * 3).passed
 
 
 def test_untold_labels_count_for_nothing() -> None:
@@ -78,19 +84,23 @@ def test_untold_labels_count_for_nothing() -> None:
     candidate = probability.copy()
     candidate[:100] = candidate[:100][::-1]
     labels[:100] = -1
-    verdict = judge(NAMES, probability, candidate, labels)
+    verdict = judge(NAMES, probability, candidate, labels, raise_at=(1.5,) * 3)
     assert verdict.passed
     assert [f.positives for f in verdict.findings] == (labels == 1).sum(axis=0).tolist()
 
 
-def test_a_finding_with_too_few_labels_is_not_judged() -> None:
+def test_a_finding_with_too_few_labels_is_judged_by_its_moves() -> None:
+    """Among others that are judged by their labels."""
     labels, probability = _probabilities()
     labels[:, 0] = 0
     labels[: FEWEST - 1, 0] = 1
-    verdict = judge(NAMES, probability, 1 - probability * [1, 0, 0] - (1 - probability) * [0, 1, 1], labels)
+    moved = probability.copy()
+    moved[:, 0] = 1 - moved[:, 0]
+    verdict = judge(NAMES, probability, moved, labels, raise_at=(1.5,) * 3)
     assert [f.is_judged for f in verdict.findings] == [False, True, True]
     assert np.isnan(verdict.findings[0].reference)
-    assert verdict.passed
+    assert verdict.reason.startswith("a moves by")
+    assert judge(NAMES, probability, probability, labels).passed
     assert verdict.reference == pytest.approx(roc_auc_score(labels[:, 1:], probability[:, 1:], average="macro"))
 
 

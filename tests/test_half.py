@@ -196,6 +196,16 @@ def test_what_is_not_float32_is_refused(half: Bundle) -> None:
         to_half(half)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_weight_beyond_float16_is_refused_by_name() -> None:
+    small = small_bundle()
+    model = onnx.load_model_from_string(small.onnx)
+    second = next(i for i in model.graph.initializer if i.name == "second")
+    second.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(second) * np.float32(1e5), "second"))
+    with pytest.raises(BundleError, match=r"second of .*e\+05 does not fit float16; use float32"):
+        to_half(Bundle(model.SerializeToString(), small.card))
+
+
 def test_an_encoder_without_convolution_is_refused() -> None:
     small = small_bundle()
     model = onnx.load_model_from_string(small.onnx)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from edge.decode.chunk import Chunk
 from kernels.bundle import Bundle, BundleError, golden_windows
 from kernels.engine import open_engine
+from kernels.export import bake, seal_model
 from kernels.findings import ConfigError
 from kernels.quantize import FEWEST_WINDOWS, quantize
 from kernels.quantize_command import quantize_command
@@ -88,6 +89,20 @@ def test_it_says_nearly_what_the_original_says(bundle: Bundle, windows: np.ndarr
     with open_engine(bundle) as large, open_engine(pair[1]) as small:
         moved = np.abs(large.run(windows).probability - small.run(windows).probability)
     assert moved.mean() < 0.02
+
+
+def test_other_findings_are_baked_into_eight_bits(bundle: Bundle, windows: np.ndarray, pair: tuple[bool, Bundle]) -> None:
+    few = bundle.card.findings[3:7]
+    with open_engine(bake(pair[1], few)) as baked, open_engine(pair[1]) as every:
+        assert np.allclose(baked.run(windows).probability, every.run(windows).probability[:, 3:7], atol=1e-6)
+
+
+def test_other_findings_are_baked_where_the_graph_tells_shapes(bundle: Bundle) -> None:
+    """As that of a bundle which was quantised before its shapes were left out."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(bundle.onnx))
+    assert model.graph.value_info
+    few = bake(seal_model(model, bundle.card), bundle.card.findings[:4])
+    assert len(few.card.golden[0]) == 4
 
 
 def test_what_cannot_be_quantised_is_told(bundle: Bundle, windows: np.ndarray, pair: tuple[bool, Bundle]) -> None:

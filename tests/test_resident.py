@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
+from structlog.testing import capture_logs
 
 from edge.decode.chunk import Chunk
 from kernels import resident
@@ -210,6 +213,15 @@ def test_a_refused_tick_loses_no_sample() -> None:
     assert _same(_gather(twin, [(0, 150)])[0], WHOLE[0][:, 50:150])
 
 
+def test_a_source_without_a_known_lead_gives_windows_without_signal() -> None:
+    twin = Twin([Source(("resp", "x"), 250.0), HOLTER], TO_HZ, 100)
+    twin.feed(0, np.ones((2, 600), np.float32))
+    twin.feed(1, RECORDINGS[0][:, :800])
+    nothing, window = _gather(twin, [(0, 150), (1, 150)])
+    assert np.isnan(nothing).all()
+    assert _same(window, WHOLE[0][:, 50:150])
+
+
 def test_no_due_window_is_a_tick_all_the_same() -> None:
     assert _gather(Twin(SOURCES, TO_HZ, 100), []).shape == (0, 12, 100)
 
@@ -336,10 +348,54 @@ def test_more_windows_than_the_batch_are_refused(library: ctypes.CDLL) -> None:
 # The compilers
 
 
+class _Compiler:
+    """Stands in for nvcc, and counts."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.runs = folder / "kernels", 0
+        monkeypatch.setenv("CARDIOGLOSS_CACHE", str(folder))
+        monkeypatch.setattr(resident, "_compile", self._compile)
+
+    def _compile(self, text: bytes, architecture: str) -> bytes:
+        self.runs += 1
+        return f"cubin for {architecture}".encode()
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Compiler:
+    return _Compiler(tmp_path, monkeypatch)
+
+
+def test_a_kernel_is_compiled_once_for_each_gpu(compiler: _Compiler) -> None:
+    for architecture in ("8.7", "9.0", "8.7", "9.0"):
+        assert compiled(KERNEL_SOURCE, architecture) == b"cubin for sm_" + architecture.replace(".", "").encode()
+    assert compiler.runs == 2
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda kept: kept[:-1], lambda kept: kept[:-1] + b"!"], ids=["empty", "torn", "other"])
+def test_a_damaged_kernel_is_compiled_anew(compiler: _Compiler, damage: Callable[[bytes], bytes]) -> None:
+    compiled(KERNEL_SOURCE, "8.7")
+    (kept,) = compiler.folder.iterdir()
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert [compiled(KERNEL_SOURCE, "8.7") for _ in range(2)] == [b"cubin for sm_87"] * 2
+    assert compiler.runs == 2
+
+
+def test_a_full_disk_ends_nothing_and_leaves_nothing(compiler: _Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with capture_logs() as lines:
+        assert compiled(KERNEL_SOURCE, "8.7") == b"cubin for sm_87"
+    assert [line["event"] for line in lines] == ["kernel_not_kept"]
+    assert not list(compiler.folder.iterdir())
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.parametrize("compute_capability", ["7.5", "8.7", "9.0"])
 def test_nvcc_compiles_the_kernel_once_for_each_gpu(compute_capability: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CARDIOGLOSS_CACHE", str(tmp_path))
     cubin = compiled(KERNEL_SOURCE, compute_capability)
     assert cubin.startswith(b"\x7fELF")
     assert b"slide" in cubin
@@ -366,7 +422,7 @@ def _take_compilers_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CARDIOGLOSS_CACHE", str(tmp_path))
     _take_compilers_away(monkeypatch)
     with pytest.raises(ConfigError, match=r"nvcc: absent; NVRTC: absent.*install nvcc") as raised:
         compiled(KERNEL_SOURCE, "8.7")
@@ -375,7 +431,7 @@ def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path, mo
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 def test_what_the_compiler_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CARDIOGLOSS_CACHE", str(tmp_path))
     monkeypatch.setattr(resident, "find_library", lambda _: None)
     wrong = tmp_path / "wrong.cu"
     wrong.write_text('extern "C" __global__ void wrong() { nonsense; }')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError, golden_windows
 from kernels.engine import Result, StreamEngine, open_engine
 from kernels.export import assemble, head_of, trace_to_onnx
 from kernels.findings import ConfigError
+from kernels.network import read_network
 from kernels.signal import STRIDE, Samples, resample, to_standard_leads
-from kernels.stream import calibrate, read_network, to_stream
+from kernels.stream import calibrate, to_stream
 from tests.conftest import heart
 from trainer.embed import Past
 from trainer.model import Encoder
@@ -64,9 +66,14 @@ def windows() -> Samples:
     return ecg
 
 
+def _enough(windows: Samples) -> Samples:
+    """The same over and over: they have the same ranges."""
+    return np.tile(windows, (8, 1, 1))
+
+
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def engine(request: pytest.FixtureRequest, window_bundle: Bundle, windows: Samples) -> Iterator[StreamEngine]:
-    ranges = calibrate(window_bundle, windows) if request.param == "int8" else None
+    ranges = calibrate(window_bundle, _enough(windows)) if request.param == "int8" else None
     with open_engine(to_stream(window_bundle, ranges)) as opened:
         assert isinstance(opened, StreamEngine)
         yield opened
@@ -167,12 +174,12 @@ def test_the_shipped_streams_go_together_on_this_processor(shipped: tuple[Stream
 
 
 def test_the_same_ranges_give_the_same_bytes(window_bundle: Bundle, windows: Samples) -> None:
-    ranges = calibrate(window_bundle, windows)
-    assert to_stream(window_bundle, ranges).onnx == to_stream(window_bundle, calibrate(window_bundle, windows)).onnx
+    ranges = calibrate(window_bundle, _enough(windows))
+    assert to_stream(window_bundle, ranges).onnx == to_stream(window_bundle, calibrate(window_bundle, _enough(windows))).onnx
 
 
 def test_int8_says_what_float32_says(window_bundle: Bundle, windows: Samples) -> None:
-    ranges = calibrate(window_bundle, windows)
+    ranges = calibrate(window_bundle, _enough(windows))
     with open_engine(to_stream(window_bundle)) as full, open_engine(to_stream(window_bundle, ranges)) as coarse:
         assert np.abs(full.run(windows).probability - coarse.run(windows).probability).max() < 0.05
 
@@ -190,9 +197,63 @@ def test_an_encoder_that_looks_ahead_takes_no_streams(bundle: Bundle) -> None:
         to_stream(bundle)
 
 
+def test_what_is_no_float32_bundle_of_windows_cannot_be_made_a_stream(window_bundle: Bundle) -> None:
+    stream = to_stream(window_bundle)
+    coarse = Bundle(window_bundle.onnx, window_bundle.card.model_copy(update={"precision": "int8"}))
+    for other in (stream, coarse):
+        with pytest.raises(ConfigError, match="only a float32 bundle that takes windows can be made a stream"):
+            to_stream(other)
+
+
+def test_few_windows_give_no_ranges(window_bundle: Bundle, windows: Samples) -> None:
+    with pytest.raises(ConfigError, match="4 windows are too few"):
+        calibrate(window_bundle, windows)
+
+
+@pytest.mark.parametrize("other", [{"pooling": "mean"}, {"kernel": 1}, {"kernel": 2}, {"lead_aware": False}], ids=str)
+def test_an_encoder_of_another_shape_is_told(other: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "encoder.pt2"
+    encoder = Encoder(width=4, dim=16, causal=True, **other).eval()
+    program = torch.export.export(encoder, (torch.zeros(2, 12, 1000),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    with pytest.raises(BundleError, match="another shape than cardiogloss trains for streams"):
+        read_network(trace_to_onnx(path))
+
+
 def test_no_other_engine_opens_a_stream_bundle(window_bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match="takes no bundle made for streams"):
         open_engine(to_stream(window_bundle), "reference")
+
+
+def test_no_stream_no_row(engine: StreamEngine) -> None:
+    result, states = engine.step(np.empty((0, 12, 64), np.float32), np.empty((0, len(engine.begin())), np.float32))
+    findings = len(engine.bundle.card.findings)
+    assert (result.probability.shape, result.embedding.shape, states.shape) == ((0, findings), (0, 256), (0, len(engine.begin())))
+    assert engine.run(np.empty((0, 12, 1000), np.float32)).probability.shape == (0, findings)
+
+
+def test_samples_and_states_in_another_float_type_are_those_in_float32(engine: StreamEngine, windows: Samples) -> None:
+    states = np.repeat(engine.begin()[None], len(windows), axis=0)
+    coarse, after = engine.step(windows[:, :, :64].astype(np.float64), states.astype(np.float64))
+    fine, expected = engine.step(windows[:, :, :64], states)
+    assert np.array_equal(coarse.probability, fine.probability)
+    assert np.array_equal(after, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, 0), (2, 1), (2, -1)])
+def test_states_of_another_shape_are_refused(engine: StreamEngine, count: int, more: int) -> None:
+    with pytest.raises(BundleError, match="2 streams have states of shape"):
+        engine.step(np.zeros((2, 12, 32), np.float32), np.zeros((count, len(engine.begin()) + more), np.float32))
+
+
+def test_many_windows_take_no_more_memory_than_a_few(engine: StreamEngine, windows: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go in groups, and no bit shows it."""
+    sizes: list[int] = []
+    step = type(engine).step
+    monkeypatch.setattr(type(engine), "step", lambda self, ecg, states: sizes.append(len(ecg)) or step(self, ecg, states))
+    many = engine.run(np.tile(windows, (5, 1, 1))).probability
+    assert sizes == [8, 8, 4]
+    assert np.array_equal(many, np.tile(engine.run(windows).probability, (5, 1)))
 
 
 @pytest.mark.parametrize("shape", [(1, 12, 33), (1, 12, 0), (1, 12, 1056), (1, 11, 32), (12, 32)])

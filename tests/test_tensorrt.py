@@ -11,8 +11,9 @@ import errno
 import json
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,7 +52,7 @@ pytest_plugins = ["tests.fake_cuda.fixtures"]
 
 TENSORRT = next((name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name)), None)
 needs_tensorrt = pytest.mark.skipif(TENSORRT is None, reason="no TensorRT here: pip install tensorrt-rtx==1.7.1.116 (needs no GPU)")
-KEY = Key("a" * 64, "fp16", "Orin", "8.7", "CUDA 12.6", "tensorrt 10.3.0")
+KEY = Key("a" * 64, "fp16", "Orin", "8.7", "CUDA 12.6", "tensorrt 10.3.0", "2: batches 1, 8")
 
 
 def _run(onnx_bytes: bytes, bundle: Bundle, windows: np.ndarray) -> Result:
@@ -203,6 +204,13 @@ def test_what_the_parser_refuses_is_told_in_full() -> None:
         build_plan(Bundle(model.SerializeToString(), small.card))
 
 
+def test_eight_bits_made_for_processors_are_refused_in_one_line_that_says_what_to_do(bundle: Bundle, excerpt: Chunk) -> None:
+    shipped = Bundle.read(SHIPPED_BUNDLE.with_name("cardiogloss-int8.onnx"))
+    for made in (shipped, quantize(bundle, real_windows(excerpt, every=600))):
+        with pytest.raises(BundleError, match=r"^this int8 .*`cardiogloss-kernels quantize --symmetric`, or use the engine onnx$"):
+            graph_for_tensorrt(made)
+
+
 def test_absent_tensorrt_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -225,7 +233,7 @@ def test_a_kept_plan_is_read_again(tmp_path: Path) -> None:
     assert read_plan(KEY, tmp_path) == b"plan"
 
 
-@pytest.mark.parametrize("field", ["gpu", "compute_capability", "driver", "tensorrt"])
+@pytest.mark.parametrize("field", ["gpu", "compute_capability", "driver", "tensorrt", "recipe"])
 def test_a_plan_of_another_machine_is_stale_and_the_log_says_of_which(tmp_path: Path, field: str) -> None:
     write_plan(KEY, b"plan", plan_path(KEY, tmp_path))
     with capture_logs() as lines:
@@ -281,18 +289,34 @@ def _full_disk(_: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_who_may_read_a_plan_the_umask_says(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_plan(KEY, b"plan", plan_path(KEY, tmp_path))
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~mask}
+
+
 def test_the_folder_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CARDIOGLOSS_CACHE", "/somewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert engine_cache.plan_folder() == Path("/somewhere/engines")
     monkeypatch.delenv("CARDIOGLOSS_CACHE")
+    assert engine_cache.plan_folder() == Path("/elsewhere/cardiogloss/engines")
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert engine_cache.plan_folder() == Path.home() / ".cache/cardiogloss/engines"
 
 
 class _Config:
-    """TensorRT's config as far as timings go: it refuses those of another machine."""
+    """TensorRT's config as far as flags and timings go: it refuses those of another machine."""
 
     def __init__(self) -> None:
         self.timings = b""
+        self.flags = {"TF32"}
+        self.set_flag, self.clear_flag = self.flags.add, self.flags.discard
+        self.add_optimization_profile: Callable[[Any], None] = lambda _: None
 
     def create_timing_cache(self, known: bytes) -> bytes:
         return known
@@ -307,14 +331,66 @@ class _Config:
         return SimpleNamespace(serialize=lambda: self.timings + b"+")
 
 
+class _Classic:
+    """Stands in for a TensorRT 10, which measures: its whole builder, but for the plan."""
+
+    __name__, __version__ = "tensorrt", "10.3.0"
+    BuilderFlag = SimpleNamespace(TF32="TF32")
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+
+    class ILogger:
+        Severity = SimpleNamespace(ERROR=1)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.config = _Config()
+        monkeypatch.setattr(compiling, "tensorrt_module", lambda: self)
+
+    def Builder(self, _: Any) -> Any:
+        return SimpleNamespace(
+            create_network=lambda _: None,
+            create_builder_config=lambda: self.config,
+            create_optimization_profile=lambda: SimpleNamespace(set_shape=lambda *_: None),
+            build_serialized_network=lambda *_: b"plan",
+        )
+
+    def OnnxParser(self, *_: Any) -> Any:
+        return SimpleNamespace(parse=lambda _: True)
+
+
 @pytest.mark.parametrize(("before", "after"), [(None, b"+"), (b"mine", b"mine+"), (b"other", b"+")])
-def test_timings_are_used_again_unless_they_are_of_another_machine(tmp_path: Path, before: bytes | None, after: bytes) -> None:
-    path, config = tmp_path / "timings", _Config()
+def test_timings_are_used_again_unless_they_are_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes | None, after: bytes
+) -> None:
+    path, _ = tmp_path / "timings", _Classic(monkeypatch)
     if before is not None:
         path.write_bytes(before)
-    compiling._recall_timings(config, path)
-    compiling._keep_timings(config, path)
+    assert build_plan(small_bundle(), path) == b"plan"
     assert path.read_bytes() == after
+
+
+def test_timings_that_cannot_be_kept_or_read_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Classic(monkeypatch)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "timings", tmp_path / ("long" * 100), tmp_path):
+        with capture_logs() as lines:
+            assert build_plan(small_bundle(), path) == b"plan"
+        assert lines[-1]["event"] == "timings_not_kept"
+        assert {line["event"] for line in lines} <= {"timings_unreadable", "timings_not_kept"}
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", _full_disk)
+        with capture_logs() as lines:
+            assert build_plan(small_bundle(), tmp_path / "timings") == b"plan"
+    assert [line["event"] for line in lines] == ["timings_not_kept"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_may_not_allocate_where_tensorrt_can_be_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    classic = _Classic(monkeypatch)
+    build_plan(small_bundle())
+    assert classic.config.flags == set()
+    monkeypatch.setattr(classic, "BuilderFlag", SimpleNamespace(TF32="TF32", REQUIRE_USER_ALLOCATION="OWN"))
+    build_plan(small_bundle())
+    assert classic.config.flags == {"OWN"}
 
 
 # ---- running
@@ -354,6 +430,7 @@ class _Gpu:
         self.memory: dict[int, np.ndarray] = {}
         self.allocations = self.launched = self.depth = 0
         self.closed = False
+        self.at_close: Callable[[], None] = lambda: None
         self._queue: list[Callable[[], None]] = []
         self._capture: list[Callable[[], None]] | None = None
 
@@ -387,6 +464,7 @@ class _Gpu:
         self._queue.extend(kept)
 
     def close(self) -> None:
+        self.at_close()
         self.closed = True
 
 
@@ -394,10 +472,12 @@ class _Context:
     """Stands in for an execution context: it refuses what the real one does, and runs the graph in ONNX Runtime."""
 
     def __init__(self, runtime: _Runtime) -> None:
+        runtime.contexts.add(self)
         self._runtime, self._shapes, self._addresses = runtime, {}, {}
         self._profile: int | None = None
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        assert self._profile is None, "a second profile moves the memory under a captured graph"
         self._profile = index
         return stream == _Gpu.stream and index < len(engine_tensorrt.BATCHES)
 
@@ -434,6 +514,9 @@ class _Runtime:
         self.errors: dict[int, float] = {}
         """By batch, what the plan is wrong by."""
         self.batches: list[int] = []
+        self.asked: list[Any] = []
+        """How contexts were asked for."""
+        self.contexts: weakref.WeakSet[_Context] = weakref.WeakSet()
         graph = without_head(graph_for_tensorrt(bundle))
         self.session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
@@ -441,7 +524,23 @@ class _Runtime:
         return self
 
     def deserialize_cuda_engine(self, plan: bytes) -> Any:
-        return SimpleNamespace(create_execution_context=lambda: _Context(self)) if self.loads and plan else None
+        return (
+            SimpleNamespace(create_execution_context=self._context, create_runtime_config=_RuntimeConfig) if self.loads and plan else None
+        )
+
+    def _context(self, asked: Any) -> _Context:
+        self.asked.append(asked)
+        return _Context(self)
+
+
+class _RuntimeConfig:
+    """That of TensorRT-RTX."""
+
+    dynamic_shapes_kernel_specialization_strategy: Any = None
+    memory: Any = None
+
+    def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+        self.memory = strategy
 
 
 _PLANS: dict[str, bytes] = {}
@@ -471,7 +570,10 @@ class _Machine:
 
 
 def _no_tensorrt() -> Any:
-    return SimpleNamespace(__name__="tensorrt", __version__="0", ILogger=type("ILogger", (), {}))
+    strategy = SimpleNamespace(ON_PROFILE_CHANGE="memory of its own profile")
+    return SimpleNamespace(
+        __name__="tensorrt", __version__="0", ILogger=type("ILogger", (), {}), ExecutionContextAllocationStrategy=strategy
+    )
 
 
 @pytest.fixture
@@ -540,6 +642,27 @@ def test_a_new_driver_builds_anew_once(machine: _Machine) -> None:
     assert [line["event"] for line in lines] == ["plan_stale", "plan_building"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("BATCHES", (1, 16)), ("MOST_FINDINGS", 8), ("RECIPE", 99)])
+def test_what_is_asked_of_the_builder_is_part_of_the_key(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    before = engine_tensorrt.key_of(machine.trt, small_bundle())
+    monkeypatch.setattr(compiling, name, value)
+    assert engine_tensorrt.key_of(machine.trt, small_bundle()) != before
+
+
+def test_where_nothing_can_be_kept_the_engine_opens_all_the_same(
+    machine: _Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Classic(monkeypatch)
+    monkeypatch.setattr(engine_tensorrt, "build_plan", build_plan)
+    (tmp_path / "file").touch()
+    machine.folder = tmp_path / "file" / "engines"
+    with capture_logs() as lines:
+        machine.open(small_bundle()).close()
+    assert [line["event"] for line in lines] == ["plan_unreadable", "plan_building", "timings_not_kept", "plan_not_kept"]
+
+
 def test_a_plan_that_does_not_load_is_built_anew(machine: _Machine) -> None:
     machine.open(small_bundle()).close()
     machine.runtime.deserialize_cuda_engine = _refuse_first(machine.runtime.deserialize_cuda_engine)  # type: ignore[method-assign]
@@ -561,10 +684,11 @@ def test_where_no_plan_loads_it_says_what_to_use_instead(machine: _Machine) -> N
     assert not list(machine.folder.glob("*.plan"))
 
 
+@pytest.mark.parametrize(("wrong", "told"), [(1e-3, "0.001"), (float("nan"), "nan")])
 @pytest.mark.parametrize("batch", BATCHES)
-def test_a_plan_that_misjudges_the_golden_windows_in_any_batch_is_refused(machine: _Machine, batch: int) -> None:
-    machine.runtime.errors[batch] = 1e-3
-    with pytest.raises(BundleError, match=r"golden windows 0.001"):
+def test_a_plan_that_misjudges_the_golden_windows_in_any_batch_is_refused(machine: _Machine, batch: int, wrong: float, told: str) -> None:
+    machine.runtime.errors[batch] = wrong
+    with pytest.raises(BundleError, match=f"golden windows {told}"):
         machine.open(small_bundle())
     assert machine.gpu.closed
 
@@ -589,6 +713,56 @@ def test_windows_that_are_on_the_gpu_already_are_scored_in_place(machine: _Machi
         assert _apart(engine.run_in_place(5), wanted.run(windows)) < 1e-5
 
 
+@pytest.mark.parametrize("count", [257, 1000])
+def test_more_than_the_largest_batch_is_refused_in_place(machine: _Machine, count: int) -> None:
+    with machine.open(small_bundle()) as engine:
+        for refused in (engine.input_for, engine.run_in_place):
+            with pytest.raises(ValueError, match=f"{count} windows are more than the largest batch, which is 256"):
+                refused(count)
+
+
+def test_a_context_has_memory_for_its_own_profile_alone(machine: _Machine) -> None:
+    machine.trt = _no_tensorrt()
+    machine.trt.Runtime = machine.runtime
+    machine.open(small_bundle()).close()
+    assert machine.runtime.asked == ["memory of its own profile"] * len(BATCHES)
+
+
+def test_tensorrt_rtx_is_told_to_compile_before_the_first_run(machine: _Machine) -> None:
+    machine.trt = _no_tensorrt()
+    machine.trt.Runtime, machine.trt.DynamicShapesKernelSpecializationStrategy = machine.runtime, SimpleNamespace(EAGER="before")
+    machine.open(small_bundle()).close()
+    asked = [(config.memory, config.dynamic_shapes_kernel_specialization_strategy) for config in machine.runtime.asked]
+    assert asked == [("memory of its own profile", "before")] * len(BATCHES)
+
+
+@needs_tensorrt
+def test_the_real_tensorrt_has_these_names() -> None:
+    """An engine, of which a config is made, loads on a GPU alone."""
+    trt = tensorrt_module()
+    assert trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
+    if trt.__name__ == "tensorrt_rtx":
+        assert trt.DynamicShapesKernelSpecializationStrategy.EAGER is not None
+        assert trt.BuilderFlag.REQUIRE_USER_ALLOCATION
+        assert trt.ICudaEngine.create_runtime_config
+        assert trt.IRuntimeConfig.set_execution_context_allocation_strategy
+        assert trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy
+
+
+@pytest.mark.parametrize("fails", range(len(BATCHES)))
+def test_where_a_context_fails_all_of_them_go_before_the_device_does(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch, fails: int
+) -> None:
+    left: list[int] = []
+    machine.gpu.at_close = lambda: left.append(len(machine.runtime.contexts))
+    select = _Context.set_optimization_profile_async
+    monkeypatch.setattr(_Context, "set_optimization_profile_async", lambda self, at, stream: at != fails and select(self, at, stream))
+    with pytest.raises(ConfigError, match="no room for batches of") as raised:
+        machine.open(small_bundle())
+    assert raised.traceback
+    assert left == [0]
+
+
 def test_where_a_stream_cannot_be_captured_it_runs_uncaptured(machine: _Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Context, "is_stream_capturable", lambda self, stream: False, raising=False)
     small = small_bundle()
@@ -599,13 +773,19 @@ def test_where_a_stream_cannot_be_captured_it_runs_uncaptured(machine: _Machine,
 
 
 def test_closing_closes_the_device_once_the_plan_is_gone(machine: _Machine) -> None:
+    left: list[int] = []
+    machine.gpu.at_close = lambda: left.append(len(machine.runtime.contexts))
     engine = machine.open(small_bundle())
+    assert len(machine.runtime.contexts) == len(BATCHES)
     engine.close()
+    engine.close()
+    assert left[0] == 0
     assert machine.gpu.closed
-    with pytest.raises(AttributeError):
+    with pytest.raises(IndexError):
         engine.run(some_windows(small_bundle(), 1))
 
 
+@pytest.mark.device
 def test_the_engine_runs_over_the_real_device_code(
     device: Device, fake: ctypes.CDLL, machine: _Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -672,39 +852,56 @@ def _commands() -> typer.Typer:
     return app
 
 
+def _compile(bundle: Bundle, tmp_path: Path, *words: str) -> Any:
+    source = tmp_path / "source.onnx"
+    source.write_bytes(bundle.onnx)
+    return CliRunner().invoke(_commands(), ["compile", str(source), *words])
+
+
 @needs_tensorrt
-def test_compile_writes_the_plan_and_its_key_and_tells_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("convert", [lambda b: b, to_half], ids=["fp32", "fp16"])
+def test_compile_writes_the_plan_and_its_key_and_tells_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert: Callable[[Bundle], Bundle]
+) -> None:
     monkeypatch.setenv("CARDIOGLOSS_CACHE", str(tmp_path / "cache"))
-    source, out = tmp_path / "small.onnx", tmp_path / "small.plan"
-    source.write_bytes(small_bundle().onnx)
-    done = CliRunner().invoke(_commands(), ["compile", str(source), "--precision", "fp16", "--out", str(out)])
+    made, out = convert(small_bundle()), tmp_path / "small.plan"
+    done = _compile(made, tmp_path, "--out", str(out))
     assert done.exit_code == 0, done.output
-    assert "fp16, 3 windows: probabilities differ by up to" in done.output
-    assert json.loads(out.with_suffix(".json").read_text())["precision"] == "fp16"
+    assert f"{made.card.precision}, 3 windows: probabilities differ by up to" in done.output
+    assert json.loads(out.with_suffix(".json").read_text())["precision"] == made.card.precision
     assert out.stat().st_size > 1000
 
 
-@needs_tensorrt
-def test_compile_fails_where_the_graph_differs_by_more_than_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compiling.GATES, "fp16", 1e-9)
-    source = tmp_path / "small.onnx"
-    source.write_bytes(small_bundle().onnx)
-    done = CliRunner().invoke(_commands(), ["compile", str(source), "--out", str(tmp_path / "small.plan")])
+@pytest.mark.parametrize("convert", [lambda b: b, to_half], ids=["fp32", "fp16"])
+def test_without_more_words_the_engine_finds_what_was_compiled(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, convert: Callable[[Bundle], Bundle]
+) -> None:
+    made = convert(small_bundle())
+    monkeypatch.setenv("CARDIOGLOSS_CACHE", str(tmp_path))
+    monkeypatch.setattr("kernels.device.Device", lambda: nullcontext(machine.gpu))
+    monkeypatch.setattr(compiling, "tensorrt_module", lambda: machine.trt)
+    monkeypatch.setattr(compiling, "build_plan", lambda *_: b"plan")
+    assert _compile(made, tmp_path).exit_code == 0
+    assert read_plan(engine_tensorrt.key_of(machine.trt, made, machine.gpu), tmp_path / "engines") == b"plan"  # type: ignore[arg-type]
+
+
+def test_where_the_graph_differs_by_more_than_the_gate_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compiling.GATES, "fp32", -1.0)
+    monkeypatch.setattr(compiling, "build_plan", lambda *_: pytest.fail("it was built"))
+    done = _compile(small_bundle(), tmp_path, "--out", str(tmp_path / "small.plan"))
+    assert isinstance(done.exception, SystemExit)
     assert done.exit_code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["source.onnx"]
+
+
+@pytest.mark.parametrize("out", ["small.json", "."])
+def test_an_out_that_can_be_no_plan_is_refused(tmp_path: Path, out: str) -> None:
+    done = _compile(small_bundle(), tmp_path, "--out", str(tmp_path / out))
+    assert isinstance(done.exception, ConfigError)
+    assert "name a file that ends in .plan" in str(done.exception)
 
 
 def test_half_writes_a_bundle(tmp_path: Path) -> None:
     out = tmp_path / "half.onnx"
     assert CliRunner().invoke(_commands(), ["half", "--out", str(out), str(SHIPPED_BUNDLE)]).exit_code == 0
     assert Bundle.read(out).card.precision == "fp16"
-
-
-@pytest.mark.parametrize(
-    ("words", "said"), [(["--precision", "fp8"], "allowed are fp32, fp16, int8"), (["--precision", "int8"], "give some with --windows")]
-)
-def test_impossible_wishes_are_answered_in_words(words: list[str], said: str, tmp_path: Path) -> None:
-    source = tmp_path / "small.onnx"
-    source.write_bytes(small_bundle().onnx)
-    done = CliRunner().invoke(_commands(), ["compile", str(source), *words])
-    assert isinstance(done.exception, ConfigError)
-    assert said in str(done.exception)

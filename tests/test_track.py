@@ -6,6 +6,7 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from edge.score import Scores
 from edge.supervisor import Supervisor
 from edge.worker import Post, Worker
 from kernels.bundle import Bundle
-from kernels.engine import Engine, Result, StreamEngine
+from kernels.engine import Engine, Result, StreamEngine, open_engine
 from kernels.signal import LEADS, Samples
 
 from .conftest import cut, heart
@@ -100,6 +101,7 @@ def _expected(bundle: Bundle, chunks: Sequence[Chunk], options: Options) -> list
     told: list[list[float] | None] = []
     fed: list[Samples] = []
     origin, stretch = 0, -1
+    masked: set[str] = set()
     for one in scores:
         start = round(one.at_s * 100) - WINDOW
         begun = max(begin for begin in begins if begin <= start)
@@ -108,8 +110,9 @@ def _expected(bundle: Bundle, chunks: Sequence[Chunk], options: Options) -> list
             told.append(None)
             continue
         window = next(windows)
-        if begun != stretch or origin + len(fed) < start:
-            origin, stretch, fed = start, begun, []
+        bad = {lead for lead, state in one.quality.items() if state != "good"}
+        if begun != stretch or origin + len(fed) < start or bad != masked:
+            origin, stretch, fed, masked = start, begun, [], bad
         while len(fed) + STRIDE <= start + WINDOW - origin:
             at = origin + len(fed) - start
             fed += list(window[:, at : at + STRIDE].T)
@@ -211,3 +214,22 @@ def test_a_pipeline_that_follows_another_begins_anew(bundle_of_any_lead: Bundle)
     alone = [event for event in _told(engine, [Chunk(2000, 100.0, LEADS, samples[:, 2000:])], Options()) if isinstance(event, Scores)]
     assert [one.probability for one in told] == [one.probability for one in alone[: len(told)]]
     assert len(told) >= 10
+
+
+@pytest.mark.parametrize("trouble", ["off", "noise"])
+def test_a_lead_that_comes_or_goes_is_scored_as_its_windows_are(excerpt: Chunk, trouble: str) -> None:
+    """By the shipped streams, while the heart fibrillates. Nothing of the lead's past is missed, and nothing of its noise remembered."""
+    samples = excerpt.samples_mv[:, : 60 * 360].copy()
+    rng = np.random.default_rng(0)
+    samples[0, 30 * 360 : 34 * 360] = np.nan if trouble == "off" else rng.normal(0, 3, 4 * 360)
+    chunk = Chunk(0, excerpt.rate_hz, excerpt.leads, samples)
+    with open_engine(Bundle.read(Path("cardiogloss-stream"))) as streams:
+        recorder = Recorder(streams.bundle)
+        list(_told(recorder, [chunk], Options()))
+        told = [event for event in _told(streams, [chunk], Options()) if isinstance(event, Scores)]
+        changes = [i for i in range(1, len(told)) if told[i].quality != told[i - 1].quality]
+        assert len(changes) >= 2
+        for i in changes:
+            alone = streams.run(recorder.windows[i][None]).probability[0]
+            names = [finding.name for finding in streams.bundle.card.findings]
+            assert told[i].probability == {n: round(float(p), 6) for n, p in zip(names, alone, strict=True) if n in told[i].probability}

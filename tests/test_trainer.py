@@ -96,6 +96,9 @@ def test_a_wrong_recipe_says_which_key_and_what_is_allowed(tmp_path: Path) -> No
         ('class_prompt="ECG"', "must hold {text} once"),
         ("epochs", "is not TOML"),
         ("kernel=4", "must be odd"),
+        ("causal=true\npooling='mean'", "causal needs pooling"),
+        ("causal=true\nkernel=1", "a kernel above 1"),
+        ("causal=true\nlead_aware=false", "lead_aware = true"),
         ('caption_prompt="{a} {text} b"', "no other braces"),
     ):
         with pytest.raises(ConfigError, match=words):

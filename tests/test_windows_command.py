@@ -68,6 +68,7 @@ def test_a_part_is_taken_evenly(bundle: Bundle, ptbxl: Path, most: int) -> None:
 def test_the_file_is_what_the_other_commands_read(bundle: Bundle, ptbxl: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.npz"
     windows_command(root=ptbxl, out=out, bundle=SHIPPED_BUNDLE, folds="7-9", leads=["II"])
+    assert set(np.load(out)) == {"ecg", "labels", "names", "patient"}
     read = read_windows(out, bundle.card)
     expected = labelled_windows(bundle, _source(ptbxl), ((), ("II",)))
     assert np.array_equal(read.ecg, expected["ecg"], equal_nan=True)
@@ -79,6 +80,8 @@ def test_the_file_is_what_the_other_commands_read(bundle: Bundle, ptbxl: Path, t
 def test_mistakes_are_told_before_the_work(ptbxl: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be a file that ends in \.npz"):
         windows_command(root=ptbxl, out=tmp_path / "w.npy")
+    with pytest.raises(ConfigError, match="there is no folder"):
+        windows_command(root=ptbxl, out=tmp_path / "no" / "w.npz")
     with pytest.raises(ConfigError, match="--most 0 must be positive"):
         windows_command(root=ptbxl, out=tmp_path / "w.npz", most=0)
     with pytest.raises(ConfigError, match="holds no recording in mV of fold 11"):

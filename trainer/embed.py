@@ -34,7 +34,10 @@ def encode_in_torch(encoder: torch.nn.Module) -> Encode:
 
 
 class Past:
-    """A stream engine that remembers the recording before, where the next goes on from it."""
+    """A stream engine that remembers the recording before, where the next goes on from it.
+
+    Each recording, ten seconds of MIT-BIH, was resampled by itself, so that the joins are not quite those of the stream.
+    """
 
     def __init__(self, engine: StreamEngine) -> None:
         self._engine = engine

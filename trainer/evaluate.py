@@ -44,6 +44,8 @@ class Evaluation:
     answers: tuple[Answers, ...]
     """Zero-shot: each task, then the findings, of each set of leads."""
     rows: tuple[Row, ...]
+    past: bool = False
+    """Whether recordings that go on from one another were seen as parts of one stream."""
 
     @property
     def cautions(self) -> list[str]:
@@ -58,7 +60,8 @@ class Evaluation:
     def title(self) -> str:
         """`cardiogloss c7dda513ea28 on ptb-xl, folds 9, 335 recordings`"""
         recordings = max(len(e.recordings) for e in self.embedded)
-        return f"{self.name} {self.bundle.card.sha256[:12]} on {self.source.name}, folds {self.source.told_folds}, {recordings} recordings"
+        model, data = f"{self.name} {self.bundle.card.sha256[:12]}", f"{self.source.name}, folds {self.source.told_folds}"
+        return f"{model} on {data}, {recordings} recordings{', with their past' * self.past}"
 
 
 def embed_bundle(bundle: Bundle, source: Source, lead_sets: Sequence[LeadSet] = ((),), past: bool = False) -> list[Embedded]:
@@ -155,7 +158,7 @@ def evaluate(
         rows += _probes(source, tasks, [Split.of(e, taught, source.folds) for e in read])
         random = _embed_at_random(bundle, everything, lead_sets)
         rows += _probes(source, tasks, [Split.of(e, taught, source.folds) for e in random], BUDGETS[-1:], ", random encoder")
-    return Evaluation(name, bundle, source, tuple(evaluated), tuple(a for of_leads in answers for a in of_leads), tuple(rows))
+    return Evaluation(name, bundle, source, tuple(evaluated), tuple(a for of_leads in answers for a in of_leads), tuple(rows), past)
 
 
 def _probes(

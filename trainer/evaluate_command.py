@@ -11,6 +11,7 @@ from kernels.bundle import SHIPPED_BUNDLE, Bundle
 from kernels.export import bake
 from kernels.findings import ConfigError, read_findings
 from kernels.terminal import console, errors
+from kernels.writable import check_writable
 
 from .calibrate import calibrate
 from .datasets import DATASETS, dataset
@@ -57,7 +58,7 @@ def evaluate_command(
         raise ConfigError("--scores takes one --bundle; give each its own file")
     if len({path.stem for path in paths}) < len(paths):
         raise ConfigError("two of the bundles have the same name, by which the rows tell them apart; rename one")
-    _check_folders(as_json, markdown, scores)
+    check_writable(as_json, markdown, scores)
     models = {path: _baked(Bundle.read(path), findings) for path in paths}
     source = Source(name, root, _folds(name, folds, probe, list(models.values())))
     done = []
@@ -66,13 +67,6 @@ def evaluate_command(
             done.append(evaluate(model, source, parse_lead_sets(leads or ["all"]), probe, path.stem, past))
         console.print(for_terminal(done[-1]), width=console.width if console.is_terminal else _FILE_COLUMNS)
     _write(done, as_json, markdown, plots, scores)
-
-
-def _check_folders(*paths: Path | None) -> None:
-    """Before the work, not after it."""
-    for path in paths:
-        if path and not path.parent.is_dir():
-            raise ConfigError(f"there is no folder {path.parent} to write {path.name} into; make it first")
 
 
 def _baked(bundle: Bundle, findings: Path | None) -> Bundle:
@@ -126,7 +120,7 @@ def calibrate_command(
 ) -> None:
     """Fit each finding's calibration on these folds of PTB-XL and write it, with the figures measured there, into a new bundle."""
     use_threads(threads)
-    _check_folders(out)
+    check_writable(out)
     calibrated = calibrate(Bundle.read(bundle), Source(_LABELLED, root, tuple(parse_folds(folds))))
     out.write_bytes(calibrated.onnx)
     error = calibrated.card.metrics.get("ece_cross_validated")

@@ -86,6 +86,8 @@ class Recipe(BaseModel):
             raise ValueError("caption_weight and concept_weight must not both be 0")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, not {self.kernel}")
+        if self.causal and (self.pooling != "mean-max" or self.kernel == 1 or not self.lead_aware):
+            raise ValueError('causal needs pooling = "mean-max", a kernel above 1 and lead_aware = true: nothing else can take streams')
         if self.warmup_epochs and not (self.electrode or self.lead_subsets):
             raise ValueError("warmup_epochs needs electrode or lead_subsets: else both views of a window are the same")
         return self

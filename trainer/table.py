@@ -98,6 +98,7 @@ def write_json(done: Sequence[Evaluation], path: Path) -> None:
         "bundles": {evaluation.name: evaluation.bundle.card.sha256 for evaluation in done},
         "dataset": done[0].source.name,
         "folds": list(done[0].source.folds),
+        "past": done[0].past,
     }
     rows = [{"bundle": evaluation.name, **row.as_json()} for evaluation in done for row in evaluation.rows]
     path.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")

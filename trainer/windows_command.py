@@ -12,8 +12,10 @@ import typer
 
 from kernels.bundle import SHIPPED_BUNDLE, Bundle
 from kernels.findings import ConfigError, Finding
+from kernels.gate import UNTOLD
 from kernels.signal import Samples
 from kernels.terminal import errors
+from kernels.writable import check_writable
 
 from .embed import Embedded, Seen, View, embed
 from .evaluate import LeadSet, of_source
@@ -22,9 +24,6 @@ from .metrics import Bools
 from .options import parse_folds
 from .source import Source
 from .zero_shot import finding_labels, observable
-
-UNTOLD = -1
-"""The label of a finding that nobody looked for, or that these leads cannot show."""
 
 
 def windows_command(
@@ -40,15 +39,16 @@ def windows_command(
 
     `--leads` adds copies as a device with only these leads would give them, in which a finding that they cannot show has no label.
     """
-    if out.suffix != ".npz" or not out.parent.is_dir():
-        raise ConfigError(f"--out {out} must be a file that ends in .npz, in a folder that is there")
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out {out} must be a file that ends in .npz")
+    check_writable(out)
     if most is not None and most < 1:
         raise ConfigError(f"--most {most} must be positive")
     source = Source(name, root, tuple(parse_folds(folds)))
     lead_sets = [(), *(leads for leads in parse_lead_sets(leads or []) if leads)]
     with errors.status("reading recordings"):
-        arrays = labelled_windows(Bundle.read(bundle), source, lead_sets, most)
-    np.savez_compressed(out, allow_pickle=False, **arrays)
+        arrays: dict[str, Any] = labelled_windows(Bundle.read(bundle), source, lead_sets, most)
+    np.savez_compressed(out, **arrays)
     told = f"wrote {out}: {len(arrays['ecg'])} windows of {len(set(arrays['patient']))} patients, {len(arrays['names'])} findings"
     errors.print(told, highlight=False, soft_wrap=True)
 

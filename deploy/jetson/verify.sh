@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a machine with an NVIDIA GPU can show of cardiogloss, in one report. Nothing is installed or changed but a temporary folder.
+# What only a machine with an NVIDIA GPU can show of cardiogloss, in one report. Nothing else is written but a temporary folder.
 set -uo pipefail
 
 usage() {
@@ -8,6 +8,7 @@ Usage: deploy/jetson/verify.sh [--report FILE] [--recording FILE] [--python PYTH
 
 Builds, keeps, re-bakes, compares and times the TensorRT engine on this machine, and writes one Markdown report.
 A step that fails is written down and the rest goes on; a step that wants a GPU is "not run" where there is none.
+The last one wants pytest, hypothesis, scipy and wfdb, and is "not run" without them.
 
   --report FILE      the report (default: verify-<host>.md in the current folder)
   --recording FILE   what the windows are cut from, WFDB or CSV, two minutes or more (default: tests/data/mitdb201af)
@@ -45,7 +46,10 @@ case "$python" in /*) ;; *) python=$PWD/$python ;; esac
 cd "$root" || exit 2
 
 work=$(mktemp -d) || exit 1
-export WORK=$work RECORDING=$recording SECONDS_EACH=$seconds CARDIOGLOSS_CACHE=$work/cache PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+export WORK=$work RECORDING=$recording SECONDS_EACH=$seconds PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+# whoever keeps something from run to run keeps it in there
+export CARDIOGLOSS_CACHE=$work/cache XDG_CACHE_HOME=$work/cache CUDA_CACHE_PATH=$work/cache/cuda TMPDIR=$work
+export PYTHONDONTWRITEBYTECODE=1 HYPOTHESIS_STORAGE_DIRECTORY=$work/hypothesis
 passed=0 failed=0 skipped=0
 gpu_missing="" finished=""
 : >"$work/steps"
@@ -166,23 +170,30 @@ EOF
 }
 
 convert() {
-    PRECISION=$1 "$python" - <<'EOF'
+    case $1 in
+        fp32) cp kernels/shipped/cardiogloss.onnx "$work/fp32.onnx" ;;
+        fp16) kernels half --out "$work/fp16.onnx" ;;
+        int8) quantize ;;
+    esac && (cd "$work" && sha256sum "$1.onnx")
+}
+
+quantize() {
+    "$python" - <<'EOF'
 import os
 from pathlib import Path
 
 import numpy as np
 
 from kernels.bundle import SHIPPED_BUNDLE, Bundle
-from kernels.compile_command import at_precision
+from kernels.quantize import quantize
 
-work, precision = Path(os.environ["WORK"]), os.environ["PRECISION"]
-made = at_precision(Bundle.read(SHIPPED_BUNDLE), precision, np.load(work / "windows.npy"))
-(work / f"{precision}.onnx").write_bytes(made.onnx)
-print(f"{len(made.onnx) / 1e6:.1f} MB, sha256 {made.card.sha256}")
+work = Path(os.environ["WORK"])
+made = quantize(Bundle.read(SHIPPED_BUNDLE), np.load(work / "windows.npy"), symmetric=True)
+(work / "int8.onnx").write_bytes(made.onnx)
 EOF
 }
 
-build() { kernels compile "$work/$1.onnx" --precision "$1"; }
+build() { kernels compile "$work/$1.onnx"; }
 
 cache_hit() {
     PRECISION=$1 "$python" - <<'EOF'
@@ -289,7 +300,20 @@ EOF
 
 side_by_side() { kernels bench "$work/fp32.onnx" "$work/fp16.onnx" "$work/int8.onnx" --windows "$work/windows.npy" --seconds "$seconds"; }
 
-gpu_tests() { "$python" -m pytest -q -rs -m device tests/test_device.py tests/test_resident.py; }
+gpu_tests() {
+    local absent
+    absent=$("$python" - <<'EOF'
+from importlib.util import find_spec
+
+print(*[name for name in ("pytest", "hypothesis", "scipy", "wfdb") if find_spec(name) is None])
+EOF
+    ) || return 1
+    if [ -n "$absent" ]; then
+        echo "the tests want packages that this Python has not: pip install $absent"
+        return 77
+    fi
+    "$python" -m pytest -q -rs -p no:cacheprovider -m device tests/test_device.py tests/test_resident.py
+}
 
 power() {
     "$python" - <<'EOF'

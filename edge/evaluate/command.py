@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from kernels.bundle import SHIPPED_BUNDLE, Card
 from kernels.findings import ConfigError, in_words
 from kernels.terminal import console, errors
+from kernels.writable import check_writable
 
-from ..asked import check_drawing, check_writable, model_of, options_of
+from ..asked import check_drawing, model_of, options_of
 from ..transport.file import columns_of
 from . import report, table
 from .beats import LEARNING_S
