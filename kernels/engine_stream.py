@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from .bundle import Bundle, BundleError, golden_windows
@@ -18,7 +20,8 @@ _TRIAL = (2, 3, 17)
 class OnnxStreamEngine(StreamEngine):
     """A bundle that takes streams, in ONNX Runtime. A window is a stream of which it is all that was seen.
 
-    Streams share a call where a trial at the start shows that this changes no bit on this processor; elsewhere they go one by one.
+    Streams share a call where a trial before the first such call shows that this changes no bit on this processor;
+    elsewhere they go one by one.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 1) -> None:
@@ -29,7 +32,6 @@ class OnnxStreamEngine(StreamEngine):
         shapes = {output.name: output.shape for output in self._session.get_outputs()}
         self._widths = [shapes[name][1] for name in _OUTPUTS]
         self._blank: Samples = np.zeros(self._session.get_inputs()[1].shape[1], np.float32)
-        self._may_share = all(self._is_indifferent_to(size) for size in _TRIAL)
 
     def begin(self) -> Samples:
         return self._blank.copy()
@@ -40,7 +42,7 @@ class OnnxStreamEngine(StreamEngine):
             raise BundleError(f"this bundle takes steps of shape (batch, {len(LEADS)}, {allowed}), not {ecg.shape}")
         if states.shape != (len(ecg), len(self._blank)):
             raise BundleError(f"{len(ecg)} streams have states of shape {(len(ecg), len(self._blank))}, not {states.shape}")
-        call = self._call if self._may_share else self._call_apart
+        call = self._call if len(ecg) == 1 or self._may_share else self._call_apart
         answers = call(ecg.astype(np.float32, copy=False), states.astype(np.float32, copy=False)) if len(ecg) else self._empty(0)
         return Result(*answers[:2]), answers[2]
 
@@ -68,6 +70,10 @@ class OnnxStreamEngine(StreamEngine):
     def _call_apart(self, ecg: Samples, states: Samples) -> list[Samples]:
         answers = [self._call(x[None], state[None]) for x, state in zip(ecg, states, strict=True)]
         return [np.concatenate(rows) for rows in zip(*answers, strict=True)]
+
+    @cached_property
+    def _may_share(self) -> bool:
+        return all(self._is_indifferent_to(size) for size in _TRIAL)
 
     def _is_indifferent_to(self, size: int) -> bool:
         """Whether so many streams in one call get the bits that each gets alone, at their beginning and later."""
