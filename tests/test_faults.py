@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import edge.daemon
+import edge.model
 from edge.config import read_config
 from edge.decode.chunk import Chunk
 from edge.decode.cyton import CytonEncoder
@@ -517,7 +518,7 @@ def test_systemd_hears_of_the_start_of_samples_and_of_the_end(tmp_path: Path, po
             assert daemon.end() == 0
 
 
-class _Hanging:
+class _Hanging(Engine):
     """An engine that scores only while it is let."""
 
     def __init__(self, engine: Engine) -> None:
@@ -544,7 +545,7 @@ def test_systemd_hears_nothing_more_of_a_scoring_thread_that_hangs(
     os.mkfifo(tmp_path / "fifo")
     hanging, path = _Hanging(engine), tmp_path / "edge.toml"
     path.write_text(config(source("one", "frame", file=tmp_path / "fifo")))
-    monkeypatch.setattr(edge.daemon, "open_engine", lambda bundle: hanging)
+    monkeypatch.setattr(edge.model, "open_engine", lambda bundle, name, threads: hanging)
 
     async def scenario() -> int:
         daemon = edge.daemon.Daemon(path, read_config(path))
