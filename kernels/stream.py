@@ -31,11 +31,7 @@ def to_stream(bundle: Bundle, ranges: Ranges | None = None) -> Bundle:
         raise ConfigError("only a float32 bundle that takes windows can be made a stream; give the one that this was made from")
     if not bundle.card.training.get("recipe", {}).get("causal"):
         raise BundleError("its encoder looks ahead, so that it takes no streams; train one with `causal = true`")
-    window = onnx.load_model_from_string(bundle.onnx)
-    graph = _Graph(ranges)
-    positions = bundle.card.samples // STRIDE
-    _write(graph, read_network(window), positions)
-    model = graph.finish(read_head(window).arrays(), len(bundle.card.findings))
+    _, model = _step_of(bundle, ranges)
     facts = {"stride": STRIDE, "precision": "int8" if ranges else "fp32", "derived_from": bundle.card.sha256}
     return seal_model(model, bundle.card.model_copy(update=facts))
 
@@ -45,10 +41,7 @@ def calibrate(bundle: Bundle, windows: Samples) -> dict[str, float]:
     import onnxruntime
 
     check_enough(windows)
-    graph = _Graph(None)
-    window = onnx.load_model_from_string(bundle.onnx)
-    _write(graph, read_network(window), bundle.card.samples // STRIDE)
-    model = graph.finish(read_head(window).arrays(), len(bundle.card.findings))
+    graph, model = _step_of(bundle, None)
     model.graph.output.extend(helper.make_tensor_value_info(x, TensorProto.FLOAT, None) for x in graph.activations.values())
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     state = np.zeros((1, session.get_inputs()[1].shape[1]), np.float32)
@@ -59,6 +52,13 @@ def calibrate(bundle: Bundle, windows: Samples) -> dict[str, float]:
         seen = session.run(asked, {"ecg": ecg[None, :, :whole], "state": state})
         greatest = {name: max(before, float(values.max())) for (name, before), values in zip(greatest.items(), seen, strict=True)}
     return greatest
+
+
+def _step_of(bundle: Bundle, ranges: Ranges | None) -> tuple[_Graph, onnx.ModelProto]:
+    window = onnx.load_model_from_string(bundle.onnx)
+    graph = _Graph(ranges)
+    _write(graph, read_network(window), bundle.card.samples // STRIDE)
+    return graph, graph.finish(read_head(window).arrays(), len(bundle.card.findings))
 
 
 @dataclass(frozen=True, slots=True)
