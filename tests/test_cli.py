@@ -107,7 +107,7 @@ def _mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
     return {
         "absent": ([folder / "nothing"], "no such recording"),
         "folder": ([folder], "is a folder"),
-        "not a recording": ([folder / "picture.png"], "is no recording that cardiogloss reads"),
+        "not a recording": ([folder / "picture.png"], "is a picture; export the recording itself"),
         "no numbers": ([folder / "text.csv"], "name them in order"),
         "missing header": ([folder / "lonely.dat"], "its header lonely.hea is missing"),
         "missing signals": ([folder / "headed"], "its signal file headed.dat is missing"),

@@ -1,48 +1,27 @@
-"""The path of a recording in; its bytes, decoded to `Chunk`s, out."""
+"""The path of a recording in; the `RecordingFile` of its format, found by content, out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
 
 from kernels.findings import ConfigError
 
-from ..decode.chunk import Chunk, finite, name_leads
-from ..decode.csv import Columns, CsvDecoder
-from ..decode.device import Decoder, Device
-from ..decode.wfdb import FASTEST_HZ, UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
+from ..decode.csv import Columns
+from ..decode.device import Device
+from ..decode.wfdb import FASTEST_HZ, mv_scale
+from ..formats.kinds import kind_of
+from ..formats.recording import RecordingFile as RecordingFile
+from ..formats.text import DecodedFile
+from ..formats.wfdb import open_wfdb
 
-_SIGNALS = (".hea", ".dat", ".mat")
-
-
-class RecordingFile(Protocol):
-    """A recording on disk that is read from its beginning, in bounded memory."""
-
-    @property
-    def name(self) -> str:
-        """What the source is called in scores and alerts."""
-        ...
-
-    @property
-    def duration_s(self) -> float | None:
-        """None where the file does not tell before it is read."""
-        ...
-
-    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """The samples, about `block` bytes at a time. Raises OSError where the disk fails."""
-        ...
+SIGNALS = (".hea", ".dat", ".mat")
+"""Endings that may be left out of the name of a WFDB record."""
 
 
 def open_recording(path: Path, columns: Columns = Columns(), partial: bool = False) -> RecordingFile:
-    """A WFDB record (its .hea, .dat or bare name) or a CSV file.
+    """A WFDB record (its .hea, .dat or bare name), or a file of any format in `formats.kinds`.
 
     Raises ConfigError with the way to mend it for anything else, and for a truncated signal file
     unless `partial`.
@@ -69,126 +48,24 @@ def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> Re
 
 def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
     if path.is_dir():
-        raise ConfigError("is a folder; name one recording in it")
-    bare = path.with_suffix("") if path.suffix in _SIGNALS else path
+        raise ConfigError("is a folder; name one recording in it, or give --out for all of them")
+    bare = path.with_suffix("") if path.suffix in SIGNALS else path
     header = bare.with_name(bare.name + ".hea")
     if header.is_file():
-        return _open_wfdb(header, columns, partial)
-    if path.suffix in _SIGNALS or any(bare.with_name(bare.name + ending).is_file() for ending in _SIGNALS):
-        raise ConfigError(f"its header {header.name} is missing; put it beside the signal file")
+        if columns.rate_hz is not None or columns.mv_per_unit != 1.0:
+            raise ConfigError("--rate and --unit are for CSV files; the header of a WFDB record says both, so leave them out")
+        return open_wfdb(header, columns.leads, partial)
     if not path.is_file():
-        raise ConfigError("no such recording; give a WFDB record (name or .hea) or a .csv file")
-    with path.open("rb") as file:
-        if b"\0" in file.read(4096):
-            raise ConfigError("is no recording that cardiogloss reads; give a WFDB record (name or .hea) or a .csv file")
-    return DecodedFile(path, lambda: CsvDecoder(columns))
-
-
-def _open_wfdb(header: Path, columns: Columns, partial: bool) -> RecordingFile:
-    if columns.rate_hz is not None or columns.mv_per_unit != 1.0:
-        raise ConfigError("--rate and --unit are for CSV files; the header of a WFDB record says both, so leave them out")
-    text = header.read_text(encoding="utf-8", errors="replace")
+        if path.suffix == ".hea" or any(bare.with_name(bare.name + ending).is_file() for ending in SIGNALS):
+            raise ConfigError(f"its header {header.name} is missing; put it beside the signal file")
+        raise ConfigError("no such recording; give a WFDB record (name or .hea), or a file of another format")
     try:
-        return WfdbFile(header, text, columns, partial)
-    except UnsupportedFormat as reason:
-        return WfdbLibraryFile(header, columns, str(reason))
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedFile:
-    """A file of text, or of a serial device's bytes as they came, decoded as it is read."""
-
-    path: Path
-    decoder: Callable[[], CsvDecoder | Decoder]
-    empty: str = ""
-    """What to say where it holds no sample, if the decoder does not."""
-
-    @property
-    def name(self) -> str:
-        return self.path.stem
-
-    @property
-    def duration_s(self) -> float | None:
-        return None
-
-    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """Raises ConfigError, with the path, where there is no sample, or leads or rate stay unknown."""
-        try:
-            yield from self._decode(block)
-        except ConfigError as error:
-            raise ConfigError(f"{self.path}: {error}") from error
-
-    def _decode(self, block: int) -> Iterator[Chunk]:
-        decoder, chunks = self.decoder(), 0
-        with self.path.open("rb") as file:
-            found = chain.from_iterable(map(decoder.feed, iter(partial(file.read, block), b"")))
-            for chunk in chain(found, decoder.flush()):
-                chunks += 1
-                yield chunk
-        if not chunks and self.empty:
-            raise ConfigError(self.empty)
-
-
-class WfdbFile:
-    """A record whose signals lie in one file of a plain format."""
-
-    def __init__(self, header: Path, text: str, columns: Columns, partial: bool) -> None:
-        self._header = parse_header(text)
-        self._columns = columns
-        WfdbDecoder(self._header, columns.leads)
-        self._signals = header.with_name(self._header.signals[0].file)
-        if not self._signals.is_file():
-            raise ConfigError(f"its signal file {self._signals.name} is missing; put it beside the header")
-        self.name = self._header.name
-        held = (self._signals.stat().st_size - self._header.signals[0].offset) / frame_bytes(self._header)
-        self._check_length(int(held), partial)
-        samples = min(int(held), self._header.samples or int(held))
-        self.duration_s: float | None = samples / self._header.rate_hz
-
-    def _check_length(self, held: int, partial: bool) -> None:
-        promised, rate_hz = self._header.samples, self._header.rate_hz
-        if promised is not None and held < promised and not partial:
-            raise ConfigError(
-                f"{self._signals.name} is truncated: it holds {held / rate_hz:.2f} of {promised / rate_hz:.2f} s; "
-                "copy it again, or replay what is there with --partial"
-            )
-
-    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """The samples that the header promises, or as many as there are."""
-        decoder = WfdbDecoder(self._header, self._columns.leads)
-        with self._signals.open("rb") as file:
-            while data := file.read(block):
-                yield from decoder.feed(data)
-        yield from decoder.flush()
-
-
-class WfdbLibraryFile:
-    """A record of any other kind (several segments or files, FLAC, odd formats), read in slices by the wfdb package."""
-
-    def __init__(self, header: Path, columns: Columns, reason: str) -> None:
-        try:
-            import wfdb
-        except ImportError as error:
-            raise ConfigError(f"{reason}; to read it: pip install 'cardiogloss[formats]'") from error
-        self._wfdb: Any = wfdb
-        self._path = str(header.with_suffix(""))
-        self.name = header.stem
-        with _library_errors():
-            head = wfdb.rdheader(self._path)
-            self._rate_hz, self._samples = float(head.fs), int(head.sig_len)
-            first = wfdb.rdrecord(self._path, sampfrom=0, sampto=min(self._samples, 1))
-        scales = [mv_scale(unit) for unit in first.units]
-        self._leads = voltage_leads(name_leads(first.sig_name, columns.leads), [scale is not None for scale in scales])
-        self._mv_per_unit = np.array([math.nan if scale is None else 1 / scale for scale in scales])[:, None]
-        self.duration_s: float | None = self._samples / self._rate_hz
-
-    def chunks(self, block: int = 1 << 14) -> Iterator[Chunk]:
-        """About `block` bytes of 16-bit samples at a time."""
-        step = max(block // (2 * len(self._leads)), 1)
-        for start in range(0, self._samples, step):
-            with _library_errors():
-                record = self._wfdb.rdrecord(self._path, sampfrom=start, sampto=min(start + step, self._samples))
-            yield Chunk(start, self._rate_hz, self._leads, finite(record.p_signal.T * self._mv_per_unit))
+        kind = kind_of(path)
+    except ConfigError:
+        if path.suffix in SIGNALS:
+            raise ConfigError(f"its header {header.name} is missing; put it beside the signal file") from None
+        raise
+    return kind.open(path, columns)
 
 
 def columns_of(leads: str, rate: float | None, unit: str) -> Columns:
@@ -214,13 +91,3 @@ def _mv_per_unit(unit: str) -> float:
     if not 0 < abs(scale) < math.inf:
         raise ConfigError(f"--unit {unit!r} is unknown; allowed are mV, uV, V, or the mV of one unit as a number")
     return scale
-
-
-@contextmanager
-def _library_errors() -> Iterator[None]:
-    """What the package raises over a damaged record, as one line."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"the wfdb package cannot read it ({said}); mend or copy the record again") from error

@@ -1,0 +1,1 @@
+"""Recordings on disk in; `Chunk`s out: one file a format, each through its library, found by content."""
