@@ -14,7 +14,7 @@ from .findings import ConfigError
 console = Console()
 errors = Console(stderr=True)
 
-_EXTRAS = {"matplotlib": "plot", "onnx": "bake", "wfdb": "formats"}
+_EXTRAS = {"matplotlib": "plot", "onnx": "bake", "wfdb": "formats", "pyarrow": "archive", "ray": "cluster"}
 
 
 def run(program: Callable[..., object], name: str) -> None:

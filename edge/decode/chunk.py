@@ -52,15 +52,19 @@ def finite(samples_mv: npt.NDArray[np.float64]) -> Samples:
     return np.where(np.isfinite(samples), samples, np.float32(np.nan))
 
 
+class UnknownLeads(ConfigError):
+    """None of the signals bears the name of a lead."""
+
+
 def name_leads(found: Sequence[str], given: Sequence[str] = ()) -> tuple[str, ...]:
     """The lead of each signal: what the operator gave, else what the names say; other signals keep their name.
 
-    Raises ConfigError where no signal is a known lead, a lead stands twice, or `given` does not fit.
+    Raises UnknownLeads where no signal is a known lead, ConfigError where a lead stands twice or `given` does not fit.
     """
     names = tuple(_given_leads(found, given) if given else (standard_lead(name) or name for name in found))
     known = [name for name in names if name in LEADS]
     if not known:
-        raise ConfigError(f"no known lead among the signals {_list(given or found)}; name them in order, for example --leads I")
+        raise UnknownLeads(f"no known lead among the signals {_list(given or found)}; name them in order, for example --leads I")
     twice = [name for name in known if known.count(name) > 1]
     if twice:
         raise ConfigError(f"lead {twice[0]} stands twice among the signals {_list(given or found)}; name each once, in order, by --leads")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,9 +11,10 @@ from kernels.findings import ConfigError
 
 from ..decode.csv import Columns
 from .recording import RecordingFile
+from .xml import decode, root_name
 
-HEAD = 4096
-"""Bytes that tell a format."""
+HEAD = 1 << 16
+"""Bytes that tell a format: XML may begin with long comments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,7 @@ class Kind:
 
 def _xml(root: str) -> Callable[[bytes], bool]:
     """Whether the first element has this name, in any namespace and any encoding that XML is met in."""
-    pattern = re.compile(rf"<(?:[\w.-]+:)?{root}[\s>/]")
-    return lambda head: bool(pattern.search(_text(head))) and _text(head).lstrip("\ufeff \r\n\t").startswith("<")
-
-
-def _text(head: bytes) -> str:
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    return head.decode(encoding, errors="replace")
+    return lambda head: root_name(decode(head)) == root
 
 
 KINDS = (
@@ -55,6 +49,7 @@ KINDS = (
     Kind("HL7 aECG", _xml("AnnotatedECG"), "aecg:open_aecg"),
     Kind("Philips Sierra XML", _xml("restingecgdata"), "sierra:open_sierra"),
     Kind("GE MUSE XML", _xml("RestingECG"), "muse:open_muse"),
+    Kind("GE CardioSoft XML", _xml("CardiologyXML"), "muse:open_cardiosoft"),
     Kind("binary frames", lambda head: head[:3] == b"\xecgl", "frames:open_frames"),
     Kind(
         "NumPy",
@@ -75,6 +70,12 @@ _FOREIGN = {
     b"PK\x03\x04": "is a ZIP archive; unpack it first",
     b"\x1f\x8b": "is compressed by gzip; unpack it first",
     b"7z\xbc\xaf": "is a 7z archive; unpack it first",
+    b"BZh": "is compressed by bzip2; unpack it first",
+    b"\xfd7zXZ": "is compressed by xz; unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it first",
+    b"Rar!": "is a RAR archive; unpack it first",
+    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
+    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
     b"\x85\x01": "is encrypted by PGP; decrypt it first",
     b"\x85\x02": "is encrypted by PGP; decrypt it first",
     b"-----BEGIN PGP": "is encrypted by PGP; decrypt it first",
@@ -94,6 +95,9 @@ def kind_of(path: Path) -> Kind:
             if kind is TEXT:
                 break
             return kind
+    root = root_name(decode(head))
+    if root:
+        raise ConfigError(f"is XML or HTML whose root is <{root[:40]}>; export the recording as HL7 aECG, or another format that is read")
     foreign = next((what for mark, what in _FOREIGN.items() if head.startswith(mark)), None)
     if foreign:
         raise ConfigError(foreign)

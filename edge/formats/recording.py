@@ -101,7 +101,9 @@ def library(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise ConfigError(f"reading it needs the package {name.partition('.')[0]}: pip install 'cardiogloss[formats]'") from None
+        package = name.partition(".")[0]
+        extra = "archive" if package == "pyarrow" else "formats"
+        raise ConfigError(f"reading it needs the package {package}: pip install 'cardiogloss[{extra}]'") from None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ _NOTES = ("atr", "ecg", "qrs")
 
 def open_wfdb(header: Path, leads: Sequence[str] = (), partial: bool = False) -> RecordingFile:
     """Raises ConfigError for a record that is damaged, and for a truncated signal file unless `partial`."""
-    text = header.read_text(encoding="utf-8", errors="replace")
+    text = header.read_bytes().decode(errors="replace")
     try:
         return WfdbFile(header, text, leads, partial)
     except UnsupportedFormat as reason:
@@ -36,11 +37,10 @@ class WfdbFile:
         self._path, self._leads = header, leads
         self._header = parse_header(text)
         WfdbDecoder(self._header, leads)
-        self._signals = header.with_name(self._header.signals[0].file)
-        if not self._signals.is_file():
-            raise ConfigError(f"its signal file {self._signals.name} is missing; put it beside the header")
+        self._signals = header.with_name(self._header.files[0])
+        self._size = _size_of(self._signals)
         self.name = self._header.name
-        held = (self._signals.stat().st_size - self._header.signals[0].offset) / frame_bytes(self._header)
+        held = (self._size - self._header.signals[0].offset) / frame_bytes(self._header)
         self._check_length(int(held), partial)
         samples = min(int(held), self._header.samples or int(held))
         self.duration_s: float | None = samples / self._header.rate_hz
@@ -56,13 +56,27 @@ class WfdbFile:
     def chunks(self, block: int = BLOCK) -> Iterator[Chunk]:
         """The samples that the header promises, or as many as there are."""
         decoder = WfdbDecoder(self._header, self._leads)
-        with self._signals.open("rb") as file:
-            while data := file.read(block):
+        left = self._size
+        # Unbuffered, and no more room than there are bytes: most files of an archive are read at once.
+        with self._signals.open("rb", buffering=0) as file:
+            while data := file.read(min(block, left)):
+                left -= len(data)
                 yield from decoder.feed(data)
         yield from decoder.flush()
 
     def annotations(self) -> Sequence[Annotation]:
         return _annotations(self._path.with_suffix(""), self._header.rate_hz)
+
+
+def _size_of(signals: Path) -> int:
+    """In bytes. Raises ConfigError where there is no such file."""
+    try:
+        found = signals.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"its signal file {signals.name} is missing; put it beside the header")
+    return found.st_size
 
 
 def _open_by_library(header: Path, leads: Sequence[str], reason: str) -> RecordingFile:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kernels.findings import ConfigError
 
+from ..decode.chunk import UnknownLeads
 from ..decode.csv import Columns
 from ..decode.device import Device
 from ..decode.wfdb import FASTEST_HZ, mv_scale
@@ -20,16 +21,22 @@ SIGNALS = (".hea", ".dat", ".mat")
 """Endings that may be left out of the name of a WFDB record."""
 
 
-def open_recording(path: Path, columns: Columns = Columns(), partial: bool = False) -> RecordingFile:
+def open_recording(path: Path, columns: Columns = Columns(), partial: bool = False, mixed: bool = False) -> RecordingFile:
     """A WFDB record (its .hea, .dat or bare name), or a file of any format in `formats.kinds`.
 
     Raises ConfigError with the way to mend it for anything else, and for a truncated signal file
-    unless `partial`.
+    unless `partial`. Alone, a recording that says itself what `columns` say raises; among `mixed` ones, `columns` are
+    only for those that do not, and their leads only for those that name none.
     """
     try:
-        return _open(path, columns, partial)
+        return _open_mixed(path, columns, partial) if mixed else _open(path, columns, partial)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def format_of(path: Path) -> str:
+    """In words, of a recording that was opened."""
+    return "WFDB" if path.suffix in SIGNALS else kind_of(path).title
 
 
 def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> RecordingFile:
@@ -44,6 +51,15 @@ def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> Re
     return DecodedFile(
         path, partial(device.decoder, wiring), f"nothing in it comes from {device.title}; `cardiogloss devices` names others"
     )
+
+
+def _open_mixed(path: Path, columns: Columns, partial: bool) -> RecordingFile:
+    if path.suffix not in SIGNALS and not kind_of(path).says_all:
+        return _open(path, columns, partial)
+    try:
+        return _open(path, Columns(), partial)
+    except UnknownLeads:
+        return _open(path, Columns(columns.leads), partial)
 
 
 def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
