@@ -47,6 +47,11 @@ class Head:
     def arrays(self) -> dict[str, Samples]:
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def project(self, text: Samples) -> Samples:
+        """Embedded texts [n, text_dim] -> where windows are embedded, [n, d] of unit norm, as the graph does it."""
+        projected: Samples = text @ self.text_weight.T + self.text_bias
+        return projected / np.linalg.norm(projected, axis=1, keepdims=True)
+
 
 def trace_to_onnx(program: Path) -> onnx.ModelProto:
     """An encoder saved by `torch.export` (input ecg, output embedding) as an ONNX model with a free batch axis."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .evaluate_command import calibrate_command, evaluate_command
+from .reference_command import reference_command
 from .train_command import held_out_command, reports_command, train_command
 from .windows_command import windows_command
 
@@ -22,3 +23,4 @@ app.command(name="reports")(reports_command)
 app.command(name="calibrate")(calibrate_command)
 app.command(name="evaluate")(evaluate_command)
 app.command(name="windows")(windows_command)
+app.command(name="reference")(reference_command)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernels.findings import read_toml
+from kernels.words import naming_words
 
 from .records import Recording
 from .report import translate
@@ -21,23 +22,6 @@ _GLUE = frozenset({
     "LPAREN", "RPAREN", "COMMA", "$SWITH", "$SOR", "$SAND", "AU", "AC", "PO", "CRO", "OCC", "FREQ",
     "ST&", "2", "RAVL", "SOKOLYON", "CORNPROD", "ROMESTES",
 })  # fmt: skip
-_STOP_WORDS = frozenset({"a", "an", "and", "in", "of", "or", "the", "with", "to", "due", "by", "myocardial", "old", "acute"})
-_SAME_WORD = {
-    "1st": "first", "2nd": "second", "3rd": "third", "infarct": "infarction", "infarcts": "infarction", "mi": "infarction",
-    "ischaemia": "ischemia", "ischaemic": "ischemia", "ischemic": "ischemia", "long": "prolonged", "lengthened": "prolonged",
-    "complex": "ectopic", "complexes": "ectopic", "contraction": "ectopic", "contractions": "ectopic",
-    "beat": "ectopic", "beats": "ectopic", "extrasystole": "ectopic", "extrasystoles": "ectopic",
-    "voltages": "voltage", "waves": "wave", "abnormalities": "abnormality",
-    "repolarisation": "repolarization",
-    "atrioventricular": "av", "lv": "left ventricular", "rv": "right ventricular",
-    "lvh": "left ventricular hypertrophy", "rvh": "right ventricular hypertrophy", "lbbb": "left bundle branch block",
-    "rbbb": "right bundle branch block", "irbbb": "incomplete right bundle branch block", "lafb": "left anterior fascicular block",
-    "lah": "left anterior fascicular block", "af": "atrial fibrillation", "afib": "atrial fibrillation",
-    "pvc": "premature ventricular ectopic",
-    "ves": "premature ventricular ectopic", "pac": "premature atrial ectopic", "sves": "premature atrial ectopic", "twave": "t wave",
-    "wpw": "wolff parkinson white", "bigeminal": "bigeminy", "trigeminal": "trigeminy",
-}  # fmt: skip
-"""One spelling for words that name the same thing, abbreviations written out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +55,11 @@ class Hidden:
 
     @classmethod
     def of(cls, prompts: Iterable[str]) -> Hidden:
-        return cls(tuple(sorted({_content(prompt) for prompt in prompts}, key=sorted)))
+        return cls(tuple(sorted({naming_words(prompt) for prompt in prompts}, key=sorted)))
 
     def named_by(self, text: str) -> bool:
-        said = _content(text)
+        said = naming_words(text)
         return any(words <= said for words in self.words)
-
-
-def _content(text: str) -> frozenset[str]:
-    plain = re.sub(r"\b(non|pre|a)[- ](?=specific|excitation|v\b)", r"\1", text.lower())
-    words = (_SAME_WORD.get(word, word).split() for word in re.findall(r"[a-z0-9]+", plain))
-    return frozenset(word for several in words for word in several) - _STOP_WORDS
 
 
 @dataclass(frozen=True, slots=True)
