@@ -7,7 +7,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,12 +30,13 @@ from .asked import check_drawing, model_of, options_of
 from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
-from .draw import Album, draw, save_picture, to_svg
+from .draw import Album, draw, save_picture
+from .holter import to_message as to_summary
 from .live_command import register
 from .message import to_message
 from .pipeline import Event
 from .replay import Summary, replay
-from .report import overview, page
+from .report import Report, overview
 from .table import clock, episode_rows, finding_rows, unobservable
 from .transport.file import RecordingFile, columns_of, open_capture, open_recording
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 
 _LATER = {
     "evaluate": "edge.evaluate.command:evaluate_command",
+    "ordeal-archive": "edge.archive.ordeal:ordeal_archive_command",
+    "ask": "edge.ask:ask_command",
     "watch": "edge.watch:watch_command",
     "acknowledge": "edge.command_line:acknowledge_command",
     "silence": "edge.command_line:silence_command",
@@ -78,7 +81,12 @@ def cardiogloss() -> None:
 
 @app.command(name="replay")
 def replay_command(
-    recording: Annotated[Path, typer.Argument(help="A WFDB record (name or .hea) or a .csv file.")],
+    paths: Annotated[list[str], typer.Argument(help="A recording; with --out also folders, patterns, and @FILE with one path a line.")],
+    out: Annotated[Path | None, typer.Option(help="Score all recordings in PATHS into tables and an overview in this folder.")] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="With --out: processes; 0 stands for all cores.")] = 0,
+    shard: Annotated[str, typer.Option(help="With --out: do only the i-th of n shares, as in 2/8, for job arrays.")] = "1/1",
+    engine: Annotated[str, typer.Option(help="With --out: local, or ray for the cluster at --address.")] = "local",
+    address: Annotated[str | None, typer.Option(help="With --engine ray: of the cluster; left out, this machine is one.")] = None,
     bundle: Annotated[Path, typer.Option(help="The model.", show_default="the shipped one")] = SHIPPED_BUNDLE,
     findings: Annotated[Path | None, typer.Option(help="Watch for these findings instead (TOML); new texts need the text extra.")] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
@@ -94,14 +102,21 @@ def replay_command(
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png, .svg or .pdf).")] = None,
 ) -> None:
-    """Score a recording as the live monitor would, and show what was seen when."""
-    source = _open(recording, kind, columns_of(leads, rate, unit), partial)
-    model = model_of(bundle, findings)
+    """Score a recording, or with --out any number of them, as the live monitor would, and show what was seen when."""
+    columns, model = columns_of(leads, rate, unit), model_of(bundle, findings)
     options = options_of(hop, model.card)
     _check_speed(speed)
+    if out is not None:
+        _not_with_out(speed=speed, device=kind, report=report, plot=plot)
+        from .archive.command import Asked, replay_archive
+        from .archive.manifest import Shard
+
+        asked = Asked(paths, out, model, options, columns, partial, jobs, Shard.parse(shard), engine, address, as_json)
+        raise typer.Exit(replay_archive(asked))
+    source = _open(_only(paths), kind, columns, partial)
     outputs = Outputs(model.card, source.name, as_json, report, plot)
-    with open_engine(model) as engine, _progress(source, quiet=as_json or speed is not None) as advance:
-        for chunk, events in replay(source, engine, options, speed):
+    with open_engine(model) as opened, _progress(source, quiet=as_json or speed is not None) as advance:
+        for chunk, events in replay(source, opened, options, speed):
             outputs.add(chunk, events, live=speed is not None)
             advance(chunk)
     outputs.finish()
@@ -148,7 +163,8 @@ class Outputs:
     def __init__(self, card: Card, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
         self._card, self._name, self._as_json, self._report, self._plot = card, name, as_json, report, plot
         self._summary = Summary()
-        self._album = Album([f.name for f in card.findings]) if report or plot else None
+        self._page = Report(card) if report or as_json else None
+        self._album = Album([f.name for f in card.findings]) if plot else None
         _check_outputs(report, plot)
 
     def add(self, chunk: Chunk | None, events: list[Event], live: bool) -> None:
@@ -156,6 +172,8 @@ class Outputs:
         self._summary.add(chunk, events)
         if self._album:
             self._album.add(events)
+        if self._page:
+            self._page.add(chunk, events)
         for event in events:
             if self._as_json:
                 sys.stdout.write(json.dumps(to_message(event)) + "\n")
@@ -165,11 +183,17 @@ class Outputs:
             sys.stdout.flush()
 
     def finish(self) -> None:
-        """Print the tables, write the files."""
+        """Print the tables, or the summary as the last line; write the files."""
         if not self._as_json:
             self._show()
-        if self._album:
-            self._draw(self._album)
+        elif self._page:
+            sys.stdout.write(json.dumps(to_summary(self._page.holter.figures())) + "\n")
+        if self._album and self._plot:
+            save_picture(draw(self._album, self._summary, self._name), self._plot)
+        if self._page and self._report:
+            self._report.write_text(self._page.page(self._name), encoding="utf-8")
+        for path in filter(None, (self._plot, self._report)):
+            errors.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 
     def _show(self) -> None:
         console.print(f"[bold]{escape(self._name)}[/]: {overview(self._summary)}", highlight=False)
@@ -181,21 +205,24 @@ class Outputs:
             findings.add_row(*cells)
         console.print(alerts if alerts.row_count else "No alert was raised.", findings, unobservable(self._summary))
 
-    def _draw(self, album: Album) -> None:
-        figure = draw(album, self._summary, self._name)
-        if self._plot:
-            save_picture(figure, self._plot)
-        if self._report:
-            self._report.write_text(page(self._name, self._summary, self._card, to_svg(figure)), encoding="utf-8")
-        for path in filter(None, (self._plot, self._report)):
-            errors.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-
 
 def _table(title: str, columns: tuple[str, ...]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in columns:
         table.add_column(column)
     return table
+
+
+def _only(paths: Sequence[str]) -> Path:
+    if len(paths) > 1 or paths[0].startswith("@"):
+        raise ConfigError("several recordings need --out DIR, a folder for their tables and overview")
+    return Path(paths[0])
+
+
+def _not_with_out(**options: object) -> None:
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"--{name} is for a single recording; leave it or --out out")
 
 
 def _open(path: Path, kind: str, columns: Columns, partial: bool) -> RecordingFile:
@@ -215,9 +242,9 @@ def _check_outputs(report: Path | None, plot: Path | None) -> None:
     """Before the work, not after it."""
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise ConfigError(f"cannot draw {plot}: its name must end in one of {', '.join(PICTURES)}")
-    for path in filter(None, (report, plot)):
+    if plot is not None:
         check_drawing()
-        check_writable(path)
+    check_writable(report, plot)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from kernels.findings import ConfigError, in_words
 from .config import Config, Mqtt, Source, read_config
 from .decode import frame
 from .decode.device import Device
-from .replay import SLOWEST_SHARE
+from .play import SLOWEST_SHARE
 
 _CREDENTIALS = Path("/run/credentials")
 _PRIORITIES = {"high": "high", "medium": "medium", "low": "low", "none": "scored, never an alert"}

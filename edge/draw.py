@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from .replay import Summary
 from .score import Scores
 from .strip import Strip
 from .strip_file import INK, Sheet, draw_sheet, lay_out
+from .table import clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +36,10 @@ MOST_STRIPS = 4
 MOST_LEADS = 3
 MOST_CELLS = 4000
 
+_CLOCK_FROM_S = 1200.0
+_STEPS_S = (300, 600, 1800, 3600, 7200, 10800, 21600, 86400)
+_MOST_TICKS = 13
+
 _PRIORITY = {"high": "#c1121f", "medium": "#e09f00", "low": "#0b7fab"}
 
 
@@ -43,7 +49,7 @@ class Album:
     def __init__(self, findings: Sequence[str]) -> None:
         self.findings = tuple(sorted(findings))
         self.scored_s = array("d")
-        self.probabilities: list[npt.NDArray[np.float16]] = []
+        self._rows = bytearray()
         self.beats_s = array("d")
         self.vitals_s, self.rates_bpm = array("d"), array("d")
 
@@ -52,12 +58,17 @@ class Album:
         for event in events:
             self._add_event(event)
 
+    def probabilities(self, name: str) -> npt.NDArray[np.float32]:
+        """Of one finding [n], at `scored_s`; NaN where there is none."""
+        rows = np.frombuffer(self._rows, np.float16).reshape(-1, len(self.findings))
+        return rows[:, self.findings.index(name)].astype(np.float32)
+
     def _add_event(self, event: Event) -> None:
         match event:
             case Scores():
                 self.scored_s.append(event.at_s)
                 row = [event.probability.get(name, np.nan) for name in self.findings]
-                self.probabilities.append(np.array(row, np.float16))
+                self._rows += np.array(row, np.float16).tobytes()
             case Seen(vitals=vitals):
                 self.vitals_s.append(vitals.at_s)
                 self.rates_bpm.append(np.nan if vitals.heart_rate_bpm is None else vitals.heart_rate_bpm)
@@ -81,10 +92,15 @@ def draw(album: Album, summary: Summary, title: str) -> Figure:
 
 
 def _worth_showing(summary: Summary) -> list[tuple[Alert, Strip]]:
-    """The first alerts with the seconds before them; those of the heart before those of the electrodes."""
+    """The first alerts with the seconds before them, of each finding one before any second; those of the electrodes last."""
     raised = [episode.raised for episode in summary.episodes.values()]
     shown = [(alert, alert.evidence.strip) for alert in raised if alert.evidence.strip and alert.evidence.strip.leads]
-    return sorted(shown, key=lambda item: item[0].kind)[:MOST_STRIPS]
+    begun: Counter[str] = Counter()
+    ordered = []
+    for alert, strip in shown:
+        begun[alert.finding] += 1
+        ordered.append((alert.kind, begun[alert.finding], alert, strip))
+    return [(alert, strip) for _, _, alert, strip in sorted(ordered, key=lambda item: item[:2])[:MOST_STRIPS]]
 
 
 def save_picture(figure: Figure, path: Path) -> None:
@@ -107,6 +123,7 @@ def _draw_heart_rate(axis: Axes, album: Album, summary: Summary) -> None:
     axis.set_ylabel("heart rate\n(1/min)")
     axis.set_xlim(0, summary.duration_s)
     axis.margins(y=0.15)
+    _tell_time(axis, summary.duration_s)
     axis.grid(color="#dddddd", lw=0.5)
     axis.tick_params(labelbottom=False)
 
@@ -115,8 +132,7 @@ def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
     """A row a finding, darker where it is more probable; a bar while its alert is raised."""
     names = sorted(summary.probabilities)
     if names:
-        rows = [album.findings.index(name) for name in names]
-        edges, image = _cells(np.array(album.scored_s), np.stack(album.probabilities, axis=1)[rows].astype(np.float32))
+        edges, image = _cells(np.array(album.scored_s), np.stack([album.probabilities(name) for name in names]))
         axis.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, image, cmap="Greys", vmin=0, vmax=1, rasterized=True)
     for episode in summary.episodes.values():
         if episode.raised.finding in names:
@@ -126,7 +142,20 @@ def _draw_findings(axis: Axes, album: Album, summary: Summary) -> None:
     axis.set_yticks(range(len(names)), [in_words(name) for name in names], fontsize=8)
     axis.set_xlim(0, summary.duration_s)
     axis.invert_yaxis()
-    axis.set_xlabel("seconds   (grey: probability, white 0, black 1; bar: alert raised, red high, amber medium, blue low)", fontsize=8)
+    unit = _tell_time(axis, summary.duration_s)
+    axis.set_xlabel(f"{unit}   (grey: probability, white 0, black 1; bar: alert raised, red high, amber medium, blue low)", fontsize=8)
+
+
+def _tell_time(axis: Axes, duration_s: float) -> str:
+    """The unit: hours and minutes where seconds would have too many digits."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+    if duration_s < _CLOCK_FROM_S:
+        return "seconds"
+    step_s = next((step for step in _STEPS_S if duration_s / step <= _MOST_TICKS), _STEPS_S[-1])
+    axis.xaxis.set_major_locator(MultipleLocator(step_s))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda at_s, _: clock(at_s)))
+    return "h:mm:ss"
 
 
 def _cells(at_s: Floats, image: Floats) -> tuple[Floats, Floats]:
@@ -161,5 +190,5 @@ def _draw_strip(axis: Axes, alert: Alert, strip: Strip, beats_s: Sequence[float]
     inside = [beat for beat in beats_s if strip.start_s <= beat < strip.end_s]
     axis.plot(inside, [sheet.high_mv - 0.15] * len(inside), "v", color=_PRIORITY["low"], ms=4)
     score = "probability" if alert.kind == "physiological" else "share of the leads"
-    words = f"{in_words(alert.finding)} {alert.state} at {alert.at_s:.0f} s ({score} {alert.score:.2f})"
+    words = f"{in_words(alert.finding)} {alert.state} at {clock(alert.at_s)} ({score} {alert.score:.2f})"
     axis.set_title(words, loc="left", fontsize=10, color=_PRIORITY[alert.priority])

@@ -17,7 +17,7 @@ from .contract import AlertState, to_alert
 from .decode.chunk import Chunk
 from .decode.device import Decoder, Tally
 from .pipeline import Event, FollowUp, Pending, Pipeline, Seen
-from .replay import SLOWEST_SHARE
+from .play import SLOWEST_SHARE
 from .score import Scores
 from .scribe import Recording
 

