@@ -499,6 +499,8 @@ def line(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             port.feed(daemon, "bed1", frames(between(excerpt, 0, 40)))
             heard.wait_for_evidence(heard.wait("bed1", AF, "raised"))
             live.wait("/evidence", 2)
+            # The daemon tells states at its next tick, which a short recording may well outrun.
+            live.wait(f"{SITE}/status", 1, '"state":"online"').wait("bed1/status", 1, '"state":"online"')
             yield Line(version, broker, heard, live.lines, Stock(broker, folder / "late", scope).wait("/status", 2).all())
 
 
@@ -524,9 +526,13 @@ class Stock:
         text = self._path.read_text()
         return [line.split("\t") for line in text[: text.rfind("\n") + 1].splitlines()]
 
-    def wait(self, ending: str, count: int) -> Stock:
-        """Until so many came on topics with this ending."""
-        wait_for(lambda: STOCK is None or sum(line[0].endswith(ending) for line in self.lines) >= count, f"{ending} at mosquitto_sub")
+    def wait(self, ending: str, count: int, words: str = "") -> Stock:
+        """Until so many with these words came on topics with this ending."""
+
+        def _has_come() -> bool:
+            return sum(line[0].endswith(ending) and words in line[-1] for line in self.lines) >= count
+
+        wait_for(lambda: STOCK is None or _has_come(), f"{ending} {words} at mosquitto_sub", PATIENCE_S)
         return self
 
     def all(self) -> list[list[str]]:

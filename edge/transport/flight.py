@@ -10,6 +10,8 @@ _LOSSES = 3
 """Of the connection with the same message unacknowledged, and nothing acknowledged in between: the broker cannot bear it."""
 _LARGEST = 268_435_460
 """Bytes of the largest packet of all (standard section 2.1.4)."""
+_CLOSED = -1
+"""A limit below the number in flight, whatever that is. To paho 0 would mean none."""
 _HEADERS = 9
 """Bytes of a PUBLISH at most beside topic, properties and payload."""
 
@@ -17,12 +19,16 @@ _HEADERS = 9
 class Flight:
     """What paho has taken of QoS 1 and the broker not yet acknowledged. But for `is_too_large`, for the network thread.
 
-    After each connect paho sends all of it at once, for ever and above any limit. It has no public way to say otherwise. Its locks
-    are left alone: one step of the interpreter copies what it holds, and only its network thread takes anything away.
+    It leaves in the order in which it was taken, in each connection from the oldest that is not acknowledged, and never more than
+    the limit at a time. Left to itself, paho sends what it takes while it connects at once, ahead of what waits and now and then of
+    CONNECT; of two retained messages of a topic the broker may then keep the older. And what waits it sends after the CONNACK all at
+    once, above any limit. It has no public way to say otherwise, so from `close` to `open` its limit is such that it only queues.
     """
 
     def __init__(self, client: Client, most: int) -> None:
         self._client = client
+        # paho holds it while it takes a message. One half taken would be put back to be sent with the CONNACK, and then left there.
+        self._lock = client._out_message_mutex
         self._ours = self.most = most
         self._largest = _LARGEST
         self._suspect: int | None = None
@@ -44,6 +50,13 @@ class Flight:
         """Whether it is one of them."""
         return mid in self._client._out_messages
 
+    def close(self) -> None:
+        """Before a connection is made: what is taken from now on is queued behind what waits."""
+        with self._lock:
+            self._client._max_inflight_messages = _CLOSED
+            for message in self._held():
+                message.state = MessageState.MQTT_MS_QUEUED
+
     def begin(self, properties: Packed | None) -> dict[int, str]:
         """A connection, before anything is sent in it; the mids that must not be, and why. The limits are those of its CONNACK."""
         self.most = min(self._ours, getattr(properties, "ReceiveMaximum", self._ours))
@@ -52,9 +65,14 @@ class Flight:
         for mid in refused:
             self._client._out_messages.pop(mid, None)
         if self._losses >= _LOSSES:
-            self.answered()
-        self._hold_back()
+            self._acquit()
         return refused
+
+    def open(self) -> None:
+        """What waits may leave; paho sends the rest as the others are acknowledged."""
+        with self._lock:
+            self._limit()
+            self._client._update_inflight()
 
     def end(self) -> None:
         """The broker hung up, or the network failed."""
@@ -67,7 +85,7 @@ class Flight:
 
     def answered(self) -> None:
         """One of them is done with."""
-        self._suspect, self._losses, self._alone = None, 0, max(self._alone - 1, 0)
+        self._acquit()
         self._limit()
 
     def _held(self) -> list[MQTTMessage]:
@@ -78,15 +96,9 @@ class Flight:
             return f"the connection was lost {self._losses} times while it was sent"
         return self.too_large if self.is_too_large(message.topic, message.payload, message.properties) else ""
 
-    def _limit(self) -> int:
+    def _acquit(self) -> None:
+        self._suspect, self._losses, self._alone = None, 0, max(self._alone - 1, 0)
+
+    def _limit(self) -> None:
         # The public way refuses while there is a connection; before one the broker's limit is not known.
         self._client._max_inflight_messages = 1 if self._alone else self.most
-        return self._client._max_inflight_messages
-
-    def _hold_back(self) -> None:
-        """All beyond the limit, which paho then sends as the others are acknowledged."""
-        states = [message.state for message in self._held()]
-        room = self._limit() - states.count(MessageState.MQTT_MS_WAIT_FOR_PUBACK)
-        ready = [message for message in self._held() if message.state == MessageState.MQTT_MS_PUBLISH]
-        for message in ready[max(room, 0) :]:
-            message.state = MessageState.MQTT_MS_QUEUED

@@ -267,6 +267,7 @@ class Broker:
 
     def _asking(self, client: Client, userdata: Any) -> None:
         self._phase = "asking"
+        self._flight.close()
 
     def _connected(self, client: Client, userdata: Any, flags: ConnectFlags, reason: ReasonCode, properties: Packed | None) -> None:
         if reason.is_failure:
@@ -281,6 +282,8 @@ class Broker:
         self._connects += 1
         for topic_filter, qos in self._filters.copy().items():
             self._ask(topic_filter, qos)
+        # After what is subscribed to: somebody may answer at once.
+        self._flight.open()
         self._on_state(True, f"connected to {self._config.address} in MQTT {self.version}")
         # Only now: what is refused before a connection would be offered again in it.
         for mid, why in refused.items():
