@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "evaluate": "edge.evaluate.command:evaluate_command",
+    "bench-archive": "edge.archive.bench:bench_archive_command",
     "ordeal-archive": "edge.archive.ordeal:ordeal_archive_command",
     "ask": "edge.ask:ask_command",
     "watch": "edge.watch:watch_command",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from kernels.bundle import Card
@@ -71,6 +72,16 @@ class Alert:
     evidence: Evidence = Evidence()
 
 
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """What is watched for at every source alike."""
+
+    finding: Finding
+    kind: Kind
+    rule: Rule
+    silenced_by: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class _Watch:
     """One finding at the source, and the alert that is on."""
@@ -108,22 +119,21 @@ class Alarm:
         self._bundle = card.sha256[:16]
         self._window_s = card.window_s
         self._watches: dict[str, _Watch] = {}
-        for finding in technical.FINDINGS:
-            self._watch(finding, "technical", technical.RULES[finding.name])
-        for finding in by_silence(card.findings):
-            self._watch(finding, "physiological", _rule_of(finding, hop_s))
+        duties, self._alerting = _duties(card.findings, hop_s)
+        for duty in duties:
+            silenced_by = [self._watches[name] for name in duty.silenced_by]
+            self._watches[duty.finding.name] = _Watch(duty.finding, duty.kind, Episode(duty.rule), silenced_by)
         self._silenceable = [watch for watch in self._watches.values() if watch.silenced_by]
-        self._alerting = frozenset(finding.name for finding in card.findings if finding.priority != "none")
+        self._silencers = [watch for watch in self._watches.values() if watch.finding.silences]
+        self._physiological = [(name, watch) for name, watch in self._watches.items() if watch.kind == "physiological"]
+        self._may_supersede = self._may_be_silenced = False
+        """False where for certain nothing is on that silences others, and no alert that is on was silenced: most of the time."""
         self._blind_until_s = self._explained_until_s = float("-inf")
         self._scored_s = self._judged_s = float("-inf")
         self._quiet_until_s: dict[str, float] = {}
         self._now_s = 0.0
         self._pulse = Pulse()
         self._quality: dict[str, State] = {}
-
-    def _watch(self, finding: Finding, kind: Kind, rule: Rule) -> None:
-        silenced_by = [other for other in self._watches.values() if finding.name in other.finding.silences]
-        self._watches[finding.name] = _Watch(finding, kind, Episode(rule), silenced_by)
 
     def note(self, vitals: Vitals) -> None:
         """What the next scores are held against, and the next alerts tell of the heart rate."""
@@ -143,7 +153,7 @@ class Alarm:
         if quality.end_s - self._scored_s > self._window_s + _PATIENCE_S:
             votes["no_usable_signal"] = Vote(1.0, f"no {self._window_s:g} s without a gap")
         self._quality = quality.by_lead()
-        yield from self._vote(votes, _Moment(quality.end_s, tail))
+        yield from self._vote(self._of(votes), _Moment(quality.end_s, tail))
 
     def feed(self, scores: Scores, tail: Tail) -> Iterator[Alert]:
         """The alerts that these scores raise, worsen or clear, the technical ones first; `tail` ends with the window."""
@@ -152,16 +162,17 @@ class Alarm:
         votes = technical.of_scores(scores, self._alerting)
         if scores.at_s - self._window_s < self._explained_until_s <= scores.at_s - _PATIENCE_S:
             del votes["no_usable_signal"]
-        yield from self._vote(votes, moment)
+        yield from self._vote(self._of(votes), moment)
         if scores.at_s - self._window_s >= self._blind_until_s:
-            votes = {name: Vote(scores.probability[name]) for name in self._watches if name in scores.probability}
-            yield from self._vote(votes, moment)
+            told = scores.probability
+            yield from self._vote([(watch, told[name], "") for name, watch in self._physiological if name in told], moment)
 
     def report(self, finding: str, why: str | None, at_s: float) -> Iterator[Alert]:
         """A technical fault that no sample shows, such as `stalled`, begins, or with None ends."""
         watch, moment = self._watches[finding], self._at(at_s)
         if why and not watch.episode.is_on:
             watch.episode.resume(moment.at_s, 1.0, moment.at_s)
+            self._may_supersede = True
             yield from self._tell(watch, "raised", moment, why)
             yield from self._hush(moment)
         elif not why and watch.episode.is_on:
@@ -210,6 +221,7 @@ class Alarm:
             watch = self._watches.get(alert.finding)
             if watch and self.alerts_for(alert.finding):
                 watch.episode.resume(alert.onset_s, alert.score, alert.at_s)
+                self._may_supersede, self._may_be_silenced = True, self._may_be_silenced or alert.silenced
                 watch.alert, watch.words = replace(alert, stream=self._stream), alert.why or ""
                 watch.begun += 1
             else:
@@ -231,28 +243,40 @@ class Alarm:
         self._now_s = max(self._now_s, at_s)
         return _Moment(self._now_s)
 
-    def _vote(self, votes: dict[str, Vote], moment: _Moment) -> Iterator[Alert]:
+    def _of(self, votes: dict[str, Vote]) -> list[tuple[_Watch, float, str]]:
+        return [(self._watches[name], vote.score, vote.words) for name, vote in votes.items()]
+
+    def _vote(self, votes: Iterable[tuple[_Watch, float, str]], moment: _Moment) -> Iterator[Alert]:
+        """What is watched for, its score, and for a technical fault the words."""
         self._set_clock(moment.at_s)
         yield from self._wake(moment)
-        for name, vote in votes.items():
-            yield from self._advance(self._watches[name], vote, moment)
+        for watch, score, words in votes:
+            change = self._advance(watch, score, words, moment.at_s)
+            if change:
+                self._may_supersede, watch.words = True, words
+                yield from self._tell(watch, change, moment, words if change != "cleared" else None)
         yield from self._hush(moment)
 
-    def _advance(self, watch: _Watch, vote: Vote, moment: _Moment) -> Iterator[Alert]:
-        if watch.silenced_by and any(other.episode.is_on for other in watch.silenced_by):
-            return
-        fits = watch.kind == "technical" or self._pulse.fits(watch.finding, moment.at_s)
-        change = watch.episode.feed(moment.at_s, vote.score, fits)
-        if change is None and vote.score and vote.words != watch.words and watch.episode.may_tell(moment.at_s):
-            watch.episode.tell(moment.at_s)
+    def _advance(self, watch: _Watch, score: float, words: str, at_s: float) -> Change | None:
+        if self._may_supersede and any(other.episode.is_on for other in watch.silenced_by):
+            return None
+        change = watch.episode.feed(at_s, score, self._fits(watch, score, at_s))
+        if change is None and score and words != watch.words and watch.episode.may_tell(at_s):
+            watch.episode.tell(at_s)
             change = "updated"
-        if change:
-            watch.words = vote.words
-            yield from self._tell(watch, change, moment, vote.words if change != "cleared" else None)
+        return change
+
+    def _fits(self, watch: _Watch, score: float, at_s: float) -> bool | None:
+        """Whether the pulse bears the score out; not asked where it could only take away what does not count anyway."""
+        finding = watch.finding
+        if watch.kind == "technical" or (score < finding.raise_at and finding.above_bpm is None and finding.below_bpm is None):
+            return True
+        return self._pulse.fits(finding, at_s)
 
     def _hush(self, moment: _Moment) -> Iterator[Alert]:
         """What is on ends where something that silences it has begun."""
-        if not any(watch.episode.is_on for watch in self._watches.values()):
+        self._may_supersede = self._may_supersede and any(watch.episode.is_on for watch in self._silencers)
+        if not self._may_supersede:
             return
         for watch in self._silenceable:
             by = next((other for other in watch.silenced_by if other.episode.is_on), None)
@@ -261,6 +285,8 @@ class Alarm:
 
     def _wake(self, moment: _Moment) -> Iterator[Alert]:
         """What was silenced for long enough is told to be so no longer."""
+        if not self._may_be_silenced:
+            return
         for watch in self._watches.values():
             if watch.alert and watch.alert.silenced and not self._is_silenced(watch.finding.name):
                 yield from self._tell(watch, "updated", moment, "no longer silenced")
@@ -305,10 +331,23 @@ class Alarm:
             evidence=Evidence(watch.episode.decided, moment.tail.strip()) if moment.tail else Evidence(),
         )
         watch.alert = alert if change != "cleared" else None
+        self._may_be_silenced = self._may_be_silenced or alert.silenced
         yield alert
 
     def _is_silenced(self, name: str) -> bool:
         return self._now_s < self._quiet_until_s.get(name, self._quiet_until_s.get(_ALL, 0.0))
+
+
+@lru_cache(maxsize=16)
+def _duties(findings: tuple[Finding, ...], hop_s: float) -> tuple[tuple[_Duty, ...], frozenset[str]]:
+    """Each behind all that silence it, and the names of the findings of the heart that alert."""
+    watched: list[tuple[Finding, Kind, Rule]] = [(finding, "technical", technical.RULES[finding.name]) for finding in technical.FINDINGS]
+    watched += [(finding, "physiological", _rule_of(finding, hop_s)) for finding in by_silence(findings)]
+    duties: list[_Duty] = []
+    for finding, kind, rule in watched:
+        silenced_by = tuple(other.finding.name for other in duties if finding.name in other.finding.silences)
+        duties.append(_Duty(finding, kind, rule, silenced_by))
+    return tuple(duties), frozenset(finding.name for finding in findings if finding.priority != "none")
 
 
 def _rule_of(finding: Finding, hop_s: float) -> Rule:

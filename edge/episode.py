@@ -39,6 +39,11 @@ class Rule:
 class Episode:
     """What is known of one finding at one source."""
 
+    __slots__ = (
+        *("_rule", "_recent", "_lower", "_enough_since_s", "_quiet_until_s", "_told", "_told_s"),
+        *("is_on", "onset_s", "peak", "decided"),
+    )
+
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._recent: deque[tuple[float, float, bool | None]] = deque(maxlen=max(rule.n, rule.clear_n))
@@ -64,7 +69,8 @@ class Episode:
         """
         self._recent.append((at_s, score, fits))
         self._lower = 0 if score >= self._rule.raise_at else self._lower + 1
-        while self._recent[0][0] < at_s - self._rule.memory_s:
+        oldest_s = at_s - self._rule.memory_s
+        while self._recent[0][0] < oldest_s:
             self._recent.popleft()
         change = self._while_on(at_s, score) if self.is_on else self._while_off(at_s)
         if change:
@@ -93,9 +99,11 @@ class Episode:
 
     def _while_off(self, at_s: float) -> Change | None:
         rule = self._rule
-        # For most findings nearly always so: then there is nothing to look through.
-        lower = self._lower >= rule.n
-        counted = [] if lower else [(t, p) for t, p, fits in self._last(rule.n) if p >= rule.raise_at and fits]
+        if self._lower >= rule.n or self._lower >= len(self._recent):
+            # For most findings nearly always so: there is nothing to look through.
+            self._enough_since_s = None
+            return None
+        counted = [(t, p) for t, p, fits in self._last(rule.n) if p >= rule.raise_at and fits]
         if at_s < self._quiet_until_s or len(counted) < rule.k:
             self._enough_since_s = None
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import repeat
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from kernels.findings import Finding
 from kernels.signal import LEADS, Samples
 
-from .quality import Quality, State
+from .quality import Quality, State, by_lead
 from .track import Job, Track
 from .window import Window
 
@@ -58,7 +59,9 @@ class Scorer:
         self._track = track
         self._seconds: deque[Quality] = deque()
         self._present: frozenset[str] = frozenset()
-        self._unobservable: tuple[str, ...] = self._unseen(self._present)
+        self._unobservable: tuple[str, ...] = ()
+        self._told: tuple[str, ...] = ()
+        """The findings in order; empty names in place of those that these leads cannot show."""
 
     def observe(self, quality: Quality) -> None:
         """Note the quality of a second, before the windows that contain it are drafted."""
@@ -72,34 +75,48 @@ class Scorer:
     def draft(self, window: Window) -> Draft:
         """What there is to say of a window before the engine has seen it. Windows come in order."""
         states = self._states(window)
-        present = frozenset(lead for lead, state in zip(LEADS, states, strict=True) if state == "good")
-        quality: dict[str, State] = {lead: s for lead, s in zip(LEADS, states, strict=True) if s != "absent"}
+        quality = dict(by_lead(states))
+        present = frozenset(lead for lead, state in quality.items() if state == "good")
         abstained = None if present else f"no usable lead: {_in_words(quality)}"
         scores = Scores(self._source, round(window.end_s, 6), {}, quality, abstained)
         if abstained:
             self._track.skip()
             return Draft(scores, None, present)
-        bad = frozenset(lead for lead, state in quality.items() if state != "good")
-        return Draft(scores, self._track.job(window, _masked(window.samples_mv, states), bad), present)
+        bad = quality.keys() - present
+        return Draft(scores, self._track.job(window, _masked(window.samples_mv, states), frozenset(bad)), present)
 
     def fill(self, draft: Draft, probability: Samples) -> Scores:
         """The scores of a window that the engine gave these probabilities [findings]."""
         if draft.present != self._present:
-            self._present, self._unobservable = draft.present, self._unseen(draft.present)
-        told = zip(self._findings, probability.tolist(), strict=True)
-        scored = {finding.name: round(p, 6) for finding, p in told if finding.name not in self._unobservable}
+            self._observe_by(draft.present)
+        scored = {name: round(p, 6) for name, p in zip(self._told, probability.tolist(), strict=True) if name}
         return replace(draft.scores, probability=scored, unobservable=self._unobservable)
 
-    def _unseen(self, present: frozenset[str]) -> tuple[str, ...]:
-        return tuple(finding.name for finding in self._findings if not finding.observable(present))
+    def _observe_by(self, present: frozenset[str]) -> None:
+        self._present = present
+        self._told = tuple(finding.name if finding.observable(present) else "" for finding in self._findings)
+        self._unobservable = tuple(finding.name for finding, name in zip(self._findings, self._told, strict=True) if not name)
 
-    def _states(self, window: Window) -> list[State]:
+    def _states(self, window: Window) -> tuple[State, ...]:
         """The fault of each lead that took more than its share of the window, else good."""
         self.forget(window.start / window.rate_hz)
-        inside = [q.states for q in self._seconds if q.end_s <= window.end_s + _ROUNDING_S]
-        by_lead: Iterable[Sequence[State]] = zip(*inside, strict=True) if inside else repeat((), len(LEADS))
-        seen = np.flatnonzero(~np.isnan(window.samples_mv).all(axis=1)).tolist()
-        return [_verdict(seconds, lead not in seen) for lead, seconds in enumerate(by_lead)]
+        end_s = window.end_s + _ROUNDING_S
+        return _verdicts(tuple(q.states for q in self._seconds if q.end_s <= end_s), _silent(window.samples_mv))
+
+
+def _silent(samples_mv: Samples) -> tuple[bool, ...]:
+    """Of each lead whether there is not one sample of it."""
+    silent = np.isnan(samples_mv[:, 0])
+    if silent.any():
+        silent[silent] = np.isnan(samples_mv[silent]).all(axis=1)
+    return tuple(silent.tolist())
+
+
+@lru_cache(maxsize=256)
+def _verdicts(inside: tuple[tuple[State, ...], ...], silent: tuple[bool, ...]) -> tuple[State, ...]:
+    """Of each lead, by the seconds of a window: for most windows the same as for the one before."""
+    by_second: Iterable[Sequence[State]] = zip(*inside, strict=True) if inside else repeat((), len(LEADS))
+    return tuple(_verdict(seconds, absent) for seconds, absent in zip(by_second, silent, strict=True))
 
 
 def _verdict(seconds: Sequence[State], absent: bool) -> State:

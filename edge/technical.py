@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kernels.findings import TECHNICAL, Finding, in_words
 
 from .episode import Rule
-from .quality import Quality, State
+from .quality import Quality, State, by_lead
 from .score import Scores
 
 NAMES = tuple(TECHNICAL)
@@ -44,9 +45,17 @@ class Vote:
     words: str = ""
 
 
+_USABLE = Vote(0.0)
+
+
 def of_second(quality: Quality) -> dict[str, Vote]:
     """Whether the electrodes hold, and the amplifier gives more than noise."""
-    states = quality.by_lead()
+    return dict(_of_states(quality.states))
+
+
+@lru_cache(maxsize=1024)
+def _of_states(of_twelve: tuple[State, ...]) -> dict[str, Vote]:
+    states = by_lead(of_twelve)
     loose = {lead: state for lead, state in states.items() if state in _LOOSE}
     noisy = {lead: state for lead, state in states.items() if state in _NOISY}
     blind = bool(states) and len(loose) + len(noisy) == len(states)
@@ -62,9 +71,13 @@ def of_scores(scores: Scores, watched: frozenset[str]) -> dict[str, Vote]:
     """Whether the model sees anything, and what of the findings that would alert it cannot."""
     if scores.abstained:
         return {"no_usable_signal": Vote(1.0, scores.abstained)}
-    unseen = sorted(name for name in scores.unobservable if name in watched)
-    missing = Vote(len(unseen) / max(len(watched), 1), "cannot see " + ", ".join(map(in_words, unseen)))
-    return {"no_usable_signal": Vote(0.0), "leads_missing": missing}
+    return {"no_usable_signal": _USABLE, "leads_missing": _missing(scores.unobservable, watched)}
+
+
+@lru_cache(maxsize=64)
+def _missing(unobservable: tuple[str, ...], watched: frozenset[str]) -> Vote:
+    unseen = sorted(name for name in unobservable if name in watched)
+    return Vote(len(unseen) / max(len(watched), 1), "cannot see " + ", ".join(map(in_words, unseen)))
 
 
 def _in_words(states: dict[str, State]) -> str:

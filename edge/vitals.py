@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -107,39 +106,39 @@ class BeatDetector:
     def feed(self, energy: Energy) -> Iterator[_Beat]:
         """Beats that are certain once these samples are known."""
         self._held = np.concatenate([self._held, energy])
-        for at in self._maxima():
-            quiet = self._quiet(at)
-            for beat in self._judge(at, self._energy_at(at), quiet):
-                yield _Beat(beat, at + self._look, clear=self._last_height >= _LEAST_CONTRAST * quiet)
+        maxima = self._maxima()
+        beats = [(beat, at, self._last_height) for at, height in maxima for beat in self._judge(at, height)]
+        if beats:
+            for (beat, at, height), quiet in zip(beats, self._quiet([at for _, at, _ in beats]), strict=True):
+                yield _Beat(beat, at + self._look, clear=height >= _LEAST_CONTRAST * quiet)
         before = max(self._done - self._learn_span - self._look, self._held_from)
-        self._held, self._held_from = self._held[before - self._held_from :], before
+        # A copy: a view would keep the whole chunk.
+        self._held, self._held_from = self._held[before - self._held_from :].copy(), before
 
-    def _quiet(self, at: int) -> float:
-        """The quietest tenth of the energy up to here."""
-        return tenth(self._held[at - self._learn_span - self._held_from : at + 1 - self._held_from])
+    def _quiet(self, at: Sequence[int]) -> list[float]:
+        """The quietest tenth of the energy up to each of these."""
+        first = np.array(at) - self._learn_span - self._held_from
+        return tenths(self._held[first[:, None] + np.arange(self._learn_span + 1)])
 
-    def _energy_at(self, at: int) -> float:
-        return float(self._held[at - self._held_from])
-
-    def _maxima(self) -> list[int]:
-        """New samples that are larger than all around them within `look`."""
+    def _maxima(self) -> list[tuple[int, float]]:
+        """New samples that are larger than all around them within `look`, and how large."""
         first, look = self._done - self._look - self._held_from, self._look
         part = self._held[max(first, 0) :]
         if len(part) <= 2 * look:
             return []
-        middle, (one,) = part[look:-look], part.strides
-        around: Energy = np.ndarray((len(middle), 2 * look + 1), np.float64, part, strides=(one, one))
-        peaks = np.flatnonzero((middle == around.max(axis=1)) & (middle > around[:, :look].max(axis=1)))
+        middle, beside = part[look:-look], _largest(part, look)
+        before, after = beside[: len(middle)], beside[look + 1 : look + 1 + len(middle)]
+        peaks = np.flatnonzero((middle > before) & (middle >= after))
         begin = self._held_from + max(first, 0) + look
         self._done = begin + len(middle)
-        return [begin + peak for peak in peaks.tolist()]
+        return list(zip((begin + peaks).tolist(), middle[peaks].tolist(), strict=True))
 
-    def _judge(self, at: int, height: float, quiet: float) -> Iterator[int]:
+    def _judge(self, at: int, height: float) -> Iterator[int]:
         self._peaks.append((at, height))
         while self._peaks[0][0] <= at - self._learn_span:
             self._peaks.popleft()
         if self._is_blind(at):
-            yield from self._learn(quiet)
+            yield from self._learn(*self._quiet([at]))
             return
         if self._missed and self._last is not None and at - self._last > _SEARCH_BACK_AFTER * self._usual_interval:
             yield from self._search_back(*self._missed)
@@ -155,7 +154,7 @@ class BeatDetector:
         largest = max(height for _, height in self._peaks)
         if largest < max(_LEAST_ENERGY, _LEAST_CONTRAST * quiet):
             return
-        self._signal = float(np.median([height for _, height in self._peaks if height > 0.5 * largest]))
+        self._signal = _median(height for _, height in self._peaks if height > 0.5 * largest)
         # What the pause before was is unknown; it is no interval between beats.
         self._noise, self._missed, self._last = quiet, None, None
         self._intervals.clear()
@@ -199,7 +198,7 @@ class BeatDetector:
         self._signal += 0.125 * (min(height, 2 * self._signal) - self._signal)
         if self._last is not None:
             self._intervals.append(at - self._last)
-            self._usual_interval = float(statistics.median(self._intervals))
+            self._usual_interval = _median(self._intervals)
         self._last, self._last_height, self._missed = at, height, None
         return at
 
@@ -219,6 +218,7 @@ class Monitor:
         self._smooth = StridedFir(_mean_taps(self._rate_hz))
         self._detector = BeatDetector(self._rate_hz)
         self._last_mv: Samples = np.zeros((len(LEADS), 1), np.float32)
+        self._waiting: list[Samples] = []
         self._certain: deque[_Beat] = deque()
         self._recent: deque[tuple[float, bool]] = deque()
         self._origin = start
@@ -230,7 +230,10 @@ class Monitor:
             yield from self._end(known_by=chunk.start + 1)
             self._restart(chunk.start)
         self._expected = chunk.end
-        self._detect(self._band.feed(self._filled(chunk.samples_mv)))
+        self._waiting.append(chunk.samples_mv)
+        if self.next_at <= chunk.end:
+            energy = self._smooth.feed(_power(self._band.feed(self._filled(self._take()))))
+            self._certain.extend(self._detector.feed(energy[0].astype(np.float64)))
         while self.next_at <= chunk.end:
             yield self.next_at, self._vitals(float(self._tick), self.next_at - self._delay - self._origin)
             self._tick += 1
@@ -244,8 +247,7 @@ class Monitor:
         """The beats before a gap, which is known by the first sample after it, or before the end."""
         if self._expected is None:
             return
-        self._detect(self._band.flush())
-        tail = self._smooth.flush()[0].astype(np.float64)
+        tail = self._smooth.flush(_power(self._band.flush(self._filled(self._take()))))[0]
         silence = np.zeros(round(_LOOK_S * self._rate_hz))
         self._certain.extend(self._detector.feed(np.concatenate([tail, silence])))
         if self._certain:
@@ -262,7 +264,12 @@ class Monitor:
 
     def _filled(self, samples_mv: Samples) -> Samples:
         """Without NaN: a lead keeps its last value, so that losing contact makes no edge."""
+        if not samples_mv.size:
+            return samples_mv
         unseen = np.isnan(samples_mv)
+        if not unseen.any():
+            self._last_mv = samples_mv[:, -1:].copy()
+            return samples_mv
         silent = unseen.all(axis=1, keepdims=True)
         filled = np.where(silent, self._last_mv, samples_mv) if silent.any() else samples_mv
         if (unseen & ~silent).any():
@@ -270,10 +277,10 @@ class Monitor:
         self._last_mv = filled[:, -1:].copy()
         return filled
 
-    def _detect(self, band: Samples) -> None:
-        """The energy of the QRS band over all leads, smoothed over the length of a complex, to the detector."""
-        energy = self._smooth.feed(np.abs(band).sum(axis=0, keepdims=True))
-        self._certain.extend(self._detector.feed(energy[0].astype(np.float64)))
+    def _take(self) -> Samples:
+        """What waits [12, n]: as much at once costs less, and nothing is told of it before a second is full."""
+        waiting, self._waiting = self._waiting or [self._last_mv[:, :0]], []
+        return waiting[0] if len(waiting) == 1 else np.concatenate(waiting, axis=1)
 
     def _vitals(self, at_s: float, certain_by: int) -> Vitals:
         """`certain_by` counts energy samples since the last gap."""
@@ -287,19 +294,41 @@ class Monitor:
         return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), tuple(beat for beat, _ in beats))
 
 
+def _power(band: Samples) -> Samples:
+    """[1, n]: of the QRS band over all leads, to be smoothed over the length of a complex."""
+    summed: Samples = np.abs(band).sum(axis=0, keepdims=True)
+    return summed
+
+
 def _carried(whole_mv: Samples) -> Samples:
     """Rows [leads, 1 + n] -> [leads, n]: in the place of NaN what came last before it."""
     seen = np.where(np.isnan(whole_mv), 0, np.arange(whole_mv.shape[1]))
     return np.take_along_axis(whole_mv, np.maximum.accumulate(seen, axis=1), axis=1)[:, 1:]
 
 
-def tenth(values: Energy) -> float:
-    """The tenth percentile, as `numpy.percentile` interpolates it, without its preparations."""
-    place = 0.1 * (len(values) - 1)
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def _largest(values: Energy, length: int) -> Energy:
+    """Of each so many samples one after another."""
+    done = 1
+    while done < length:
+        step = min(done, length - done)
+        values = np.maximum(values[step:], values[:-step])
+        done += step
+    return values
+
+
+def tenths(rows: Energy) -> list[float]:
+    """The tenth percentile of each row [rows, n], as `numpy.percentile` interpolates it, without its preparations."""
+    place = 0.1 * (rows.shape[1] - 1)
     low = int(place)
     share = place - low
-    below, above = np.partition(values, (low, low + 1))[low : low + 2].tolist()
-    return float(below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share))
+    below, above = np.partition(rows, (low, low + 1), axis=1)[:, low : low + 2].T
+    between: Energy = below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)
+    return between.tolist()
 
 
 def _heart_rate(beats: list[tuple[float, bool]], at_s: float) -> float | None:

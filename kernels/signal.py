@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -36,9 +37,20 @@ _KAISER_BETA = 4.0
 _MAX_PHASES = 4096
 _FINEST = 1_000_000
 _SPELLINGS = {lead.upper(): lead for lead in LEADS}
-_SPELLINGS |= {f"{before}{n}": lead for before in ("ML", "D", "L", "") for n, lead in (("1", "I"), ("2", "II"), ("3", "III"))}
+_SPELLINGS |= {f"{before}{n}": lead for before in ("ML", "D", "L") for n, lead in (("1", "I"), ("2", "II"), ("3", "III"))}
 _SPELLINGS |= {f"{before}{lead}": lead for before in ("ML", "D") for lead in ("I", "II", "III")}
 _SPELLINGS |= {f"{before}{n}": f"V{n}" for before in ("MV", "C") for n in range(1, 7)}
+_STEMS = ("V", "MV", "C", "D", "L", "ML", "AV")
+"""What may stand apart from the one character behind it."""
+_ASIDES: dict[str, tuple[str, ...]] = dict.fromkeys(("ECG", "EKG", "LEAD", "MDC", "ELEC", "POTL"), LEADS)
+_ASIDES |= {"EINTHOVEN": LEADS[:3], "GOLDBERGER": LEADS[3:6], "AUGMENTED": LEADS[3:6], "VOLTAGE": LEADS[3:6], "WILSON": LEADS[6:]}
+_ASIDES |= {"RIGHT": ("aVR",), "LEFT": ("aVL",), "FOOT": ("aVF",)}
+"""Words that may stand beside a lead's name, and beside whose."""
+_DASHES = "\\-\u2010-\u2015"
+_NAME = re.compile(rf"\s*[^\W_](?:[\w\s(),:\[\]]|(?<![\s_(,:\[])[{_DASHES}]|[{_DASHES}](?=\s))*")
+"""A dash in front of a name turns the lead over; behind a word it joins."""
+_WORD = re.compile(r"ECG|EKG|LEAD|[^\W_]+")
+_LONGEST_NAME = 80
 
 _LIMB_FROM_I_AND_II = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
 
@@ -65,9 +77,20 @@ def derive_limb_leads(standard_mv: Samples, measured: Sequence[str] = ()) -> Sam
 
 
 def standard_lead(name: str) -> str | None:
-    """`ECG Lead aVR`, `avr`, `MLII`, `DII` -> the name in `LEADS`; None where it names no lead of the twelve."""
-    bare = re.sub(r"(?i)\b(ecg|ekg|lead)\b", "", name.replace("_", " ").replace("-", " "))
-    return _SPELLINGS.get(re.sub(r"\s+", "", bare).upper())
+    """`ECG Lead aVR`, `MLII`, `DII`, `V 1`, `MDC_ECG_LEAD_I`, `Lead I (Einthoven)` -> the name in `LEADS`.
+
+    None where it names no lead of the twelve, or not one alone, or one turned over, as `-aVR`.
+    """
+    plain = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).upper()
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(plain):
+        return None
+    words = _WORD.findall(plain)
+    asides, rest = [word for word in words if word in _ASIDES], [word for word in words if word not in _ASIDES]
+    if "LEAD" in asides and rest and rest[0].isdecimal():
+        rest = ["L", *rest]
+    apart = len(rest) == 2 and rest[0] in _STEMS and len(rest[1]) == 1
+    lead = _SPELLINGS.get("".join(rest)) if apart or len(rest) == 1 else None
+    return lead if lead and all(lead in _ASIDES[word] for word in asides) else None
 
 
 def ratio(rate_hz: float, to_hz: float) -> Fraction:

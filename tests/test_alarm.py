@@ -104,6 +104,17 @@ def test_a_finding_that_asks_for_a_rate_waits_for_it_and_ends_with_it() -> None:
     assert _changes(alerts) == [("tachycardia", "raised", 20.0), ("tachycardia", "cleared", 32.0)]
 
 
+@pytest.mark.parametrize("score", [0.61, 0.9])
+def test_a_finding_that_asks_for_an_irregular_pulse_waits_for_it_however_high_it_scores(score: float) -> None:
+    alarm, alerts = _alarm(_finding("fibrillation", irregular=True)), []
+    beats_s = [0.8 * i if i < 25 else 20 + 0.5 * i % 7 + 0.83 * (i - 25) for i in range(50)]
+    for t in range(30):
+        alarm.note(Vitals(10.0 + t, 80.0, tuple(at for at in beats_s if 9 + t < at <= 10 + t)))
+        alerts += _run(alarm, [_scores(10.0 + t, fibrillation=score)])
+    assert [(a.finding, a.state) for a in alerts] == [("fibrillation", "raised")]
+    assert alerts[0].at_s > 20
+
+
 # Technical alerts
 
 

@@ -72,3 +72,28 @@ def test_what_is_summed_over_the_leads_does_not_hang_on_the_cut() -> None:
     whole = np.abs(plain.feed(samples)).sum(axis=0)
     parts = [np.abs(quick.feed(samples[:, i : i + 1])).sum(axis=0) for i in range(6000)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+@given(
+    rate_hz=st.sampled_from([100.0, 128.0, 250.0]),
+    silent=st.lists(st.booleans(), min_size=12, max_size=12),
+    begins=st.integers(0, 900),
+    cuts=st.lists(st.integers(0, 1500), max_size=6),
+)
+def test_leads_without_signal_are_zero_and_change_no_bit_of_the_others(
+    rate_hz: float, silent: list[bool], begins: int, cuts: list[int]
+) -> None:
+    """And whichever begins later is heard from its first sample on. A zero may bear either sign."""
+    samples = _samples(12, 1500, 3)
+    samples[silent] = 0
+    samples[0, :begins] = 0
+    plain = np.abs(_fed(Resampler(rate_hz, 100.0), samples, []))
+    assert np.abs(_fed(resampler(rate_hz, 100.0), samples, cuts)).tobytes() == plain.tobytes()
+
+
+@pytest.mark.parametrize("rate_hz", [100.0, 128.0, 250.0])
+def test_one_lead_among_silent_ones_is_summed_as_among_others(rate_hz: float) -> None:
+    samples = np.zeros((12, 20_000), np.float32)
+    samples[7] = _cancelling(1, 20_000)
+    whole = _fed(Resampler(rate_hz, 100.0), samples, [])
+    assert np.abs(_fed(resampler(rate_hz, 100.0), samples, [333, 15_000])).tobytes() == np.abs(whole).tobytes()

@@ -82,7 +82,7 @@ def _start(paths: list[str], out: Path, jobs: int) -> subprocess.Popen[bytes]:
 
 def _kill(run: int, chance: random.Random, figures: Figures) -> bool:
     """The whole run, or one of its workers; whether it was the whole run."""
-    workers = _children(run)
+    workers = children(run)
     figures.kills += 1
     if workers and chance.random() < 0.5:
         figures.of_workers += 1
@@ -95,7 +95,7 @@ def _kill(run: int, chance: random.Random, figures: Figures) -> bool:
     return True
 
 
-def _children(process: int) -> list[int]:
+def children(process: int) -> list[int]:
     """None of one that has ended."""
     try:
         told = [task.joinpath("children").read_text() for task in Path(f"/proc/{process}/task").iterdir()]

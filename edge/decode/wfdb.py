@@ -9,17 +9,20 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kernels.findings import ConfigError
-from kernels.signal import LEADS
+from kernels.signal import LEADS, Samples
 
 from .chunk import LEFT_OUT, Chunk, finite, name_leads
 
-Digits = npt.NDArray[np.int32]
+Digits = npt.NDArray[np.signedinteger[Any]]
+"""[frames, signals]"""
 
 _FORMAT = re.compile(r"(?P<code>\d{1,9})(?:x(?P<per_frame>\d{1,9}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,9}))?")
 _GAIN = re.compile(r"(?P<gain>[^(/]+)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<unit>\S+))?")
@@ -28,13 +31,14 @@ _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
 FASTEST_HZ = 100_000.0
 _LARGEST = 2.0**31
+_LEAST_GAIN = 1e-28
+"""Above it no digit is beyond what float32 can hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal line of a header."""
+    """One signal line of a header, but for its file."""
 
-    file: str
     code: int
     offset: int
     gain: float
@@ -53,6 +57,8 @@ class Header:
     rate_hz: float
     samples: int | None
     """For each signal; None where the header leaves it out."""
+    files: tuple[str, ...]
+    """That the signals lie in."""
     signals: tuple[Signal, ...]
 
 
@@ -75,8 +81,9 @@ def parse_header(text: str) -> Header:
     if count == 0 or len(lines) < 1 + count:
         raise ConfigError(f"the header promises {count} signals and describes {len(lines) - 1}; there is no signal to read")
     samples = _whole_number(fields[3], "number of samples") if len(fields) > 3 else None
-    signals = tuple(_parse_signal(line) for line in lines[1 : 1 + count])
-    return Header(name, _rate(fields[2]) if len(fields) > 2 else _DEFAULT_RATE_HZ, samples or None, signals)
+    files, signals = zip(*(_parse_signal(line) for line in lines[1 : 1 + count]), strict=True)
+    rate_hz = _rate(fields[2]) if len(fields) > 2 else _DEFAULT_RATE_HZ
+    return Header(name, rate_hz, samples or None, tuple(map(_check_file, dict.fromkeys(files))), signals)
 
 
 def _rate(field: str) -> float:
@@ -87,31 +94,47 @@ def _rate(field: str) -> float:
     return rate_hz
 
 
-def _parse_signal(line: str) -> Signal:
-    fields = line.split(maxsplit=8)
-    form = _FORMAT.fullmatch(fields[1]) if len(fields) > 1 else None
-    if form is None:
+def _parse_signal(line: str) -> tuple[str, Signal]:
+    """The file that it lies in, and how."""
+    fields: list[str | None] = [*line.split(maxsplit=8)]
+    file, form, gain, _, zero, _, _, _, name = fields + [None] * (9 - len(fields))
+    # The records of an archive differ only in the other fields: a checksum, the first sample, the file's name.
+    signal = _signal(form or "", gain, zero, name)
+    if file is None or signal is None:
         raise ConfigError(f"not a WFDB signal line: {line!r}")
-    if int(form["per_frame"] or 1) != 1 or int(form["skew"] or 0):
+    return file, signal
+
+
+@lru_cache(maxsize=1024)
+def _signal(form: str, gain_field: str | None, zero_field: str | None, name: str | None) -> Signal | None:
+    """None where the format is none."""
+    stored = _FORMAT.fullmatch(form)
+    if stored is None:
+        return None
+    if int(stored["per_frame"] or 1) != 1 or int(stored["skew"] or 0):
         raise UnsupportedFormat("its signals differ in rate or are skewed")
-    if PurePath(fields[0]).name != fields[0]:
-        raise ConfigError(f"the header names the signal file {fields[0]!r} with a folder; put both into one folder")
-    gain, baseline, unit = _parse_gain(fields)
+    gain, baseline, unit = _parse_gain(gain_field, zero_field)
     units_in_a_mv = mv_scale(unit)
-    name = fields[8] if len(fields) > 8 else "ECG"
+    code, offset, name = int(stored["code"]), int(stored["offset"] or 0), name or "ECG"
     if units_in_a_mv is None:
-        return Signal(fields[0], int(form["code"]), int(form["offset"] or 0), gain, baseline, f"{name} in {unit}", is_voltage=False)
-    return Signal(fields[0], int(form["code"]), int(form["offset"] or 0), gain * units_in_a_mv, baseline, name)
+        return Signal(code, offset, gain, baseline, f"{name} in {unit}", is_voltage=False)
+    return Signal(code, offset, gain * units_in_a_mv, baseline, name)
 
 
-def _parse_gain(fields: Sequence[str]) -> tuple[float, int, str]:
+def _check_file(file: str) -> str:
+    if PurePath(file).name != file:
+        raise ConfigError(f"the header names the signal file {file!r} with a folder; put both into one folder")
+    return file
+
+
+def _parse_gain(gain_field: str | None, zero_field: str | None) -> tuple[float, int, str]:
     """Digits per unit, the digit of zero (the ADC zero where the header gives no baseline), and the unit."""
-    adc_zero = _integer(fields[4], "ADC zero") if len(fields) > 4 else 0
-    field = _GAIN.fullmatch(fields[2]) if len(fields) > 2 else None
-    if len(fields) > 2 and field is None:
-        raise ConfigError(f"the header gives a gain of {fields[2]!r}; it must read like 200(1024)/mV")
-    if field is None:
+    adc_zero = 0 if zero_field is None else _integer(zero_field, "ADC zero")
+    if gain_field is None:
         return _DEFAULT_GAIN, adc_zero, "mV"
+    field = _GAIN.fullmatch(gain_field)
+    if field is None:
+        raise ConfigError(f"the header gives a gain of {gain_field!r}; it must read like 200(1024)/mV")
     gain = _decimal(field["gain"], "gain") or _DEFAULT_GAIN
     baseline = adc_zero if field["baseline"] is None else _integer(field["baseline"], "baseline")
     return gain, baseline, field["unit"] or "mV"
@@ -149,12 +172,12 @@ def _whole(data: bytes, kind: str, signals: int) -> tuple[Digits, int]:
     """Whole frames of plain integers, and how many bytes they took."""
     size = np.dtype(kind).itemsize * signals
     frames = len(data) // size
-    return np.frombuffer(data, kind, frames * signals).astype(np.int32).reshape(frames, signals), frames * size
+    return np.frombuffer(data, kind, frames * signals).reshape(frames, signals), frames * size
 
 
 def _read_80(data: bytes, signals: int) -> tuple[Digits, int]:
     digits, used = _whole(data, "u1", signals)
-    return digits - 128, used
+    return digits.astype(np.int16) - 128, used
 
 
 def _read_24(data: bytes, signals: int) -> tuple[Digits, int]:
@@ -205,21 +228,56 @@ def voltage_leads(leads: Sequence[str], is_voltage: Sequence[bool]) -> tuple[str
     return kept
 
 
+@dataclass(frozen=True, slots=True)
+class _Wiring:
+    """How the digits of a frame become the leads of a chunk."""
+
+    form: _Format
+    leads: tuple[str, ...]
+    baseline: npt.NDArray[np.float64]
+    gain: npt.NDArray[np.float64]
+    """One of each where all signals share it: then whole blocks are worked on, and not frame by frame."""
+    fits_float32: bool
+
+    def to_mv(self, digits: Digits) -> Samples:
+        """[frames, signals] -> [signals, frames]; NaN where a sample is invalid."""
+        invalid = digits == self.form.invalid
+        samples = np.subtract(digits, self.baseline, dtype=np.float64)
+        samples /= self.gain
+        if invalid.any():
+            samples[invalid] = np.nan
+        return samples.astype(np.float32).T if self.fits_float32 else finite(samples.T)
+
+
+@lru_cache(maxsize=64)
+def _wire(signals: tuple[Signal, ...], leads: tuple[str, ...]) -> _Wiring:
+    codes = {signal.code for signal in signals}
+    if len(codes) > 1 or not codes <= _FORMATS.keys():
+        raise _stored(codes)
+    names = voltage_leads(name_leads([s.name for s in signals], leads), [s.is_voltage for s in signals])
+    baseline, gain = _shared([s.baseline for s in signals]), _shared([s.gain for s in signals])
+    return _Wiring(_FORMATS[codes.pop()], names, baseline, gain, bool(np.abs(gain).min() > _LEAST_GAIN))
+
+
+def _shared(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    return np.array(values[:1] if len(set(values)) == 1 else values, np.float64)
+
+
+def _stored(codes: set[int]) -> UnsupportedFormat:
+    return UnsupportedFormat(f"its signals are stored in format {', '.join(map(str, sorted(codes)))} or in several files")
+
+
 class WfdbDecoder:
     """The signal file of one record, in any cut. All its signals lie in one file, frame by frame."""
 
     def __init__(self, header: Header, leads: Sequence[str] = ()) -> None:
         """Raises UnsupportedFormat where the signals need the wfdb package, ConfigError where no lead is known."""
-        codes = {signal.code for signal in header.signals}
-        if len({signal.file for signal in header.signals}) > 1 or len(codes) > 1 or not codes <= _FORMATS.keys():
-            raise UnsupportedFormat(f"its signals are stored in format {', '.join(map(str, sorted(codes)))} or in several files")
-        self._format = _FORMATS[codes.pop()]
-        self._gain = np.array([signal.gain for signal in header.signals])[:, None]
-        self._baseline = np.array([signal.baseline for signal in header.signals])[:, None]
+        if len(header.files) > 1:
+            raise _stored({signal.code for signal in header.signals})
+        self._wiring = _wire(header.signals, tuple(leads))
         self._skip = header.signals[0].offset
         self._left = header.samples
         self._rate_hz = header.rate_hz
-        self._leads = voltage_leads(name_leads([s.name for s in header.signals], leads), [s.is_voltage for s in header.signals])
         self._held = b""
         self._next = 0
 
@@ -228,23 +286,23 @@ class WfdbDecoder:
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         self._held += data[skipped:]
-        digits, used = self._format.read(self._held, len(self._leads))
+        digits, used = self._wiring.form.read(self._held, len(self._wiring.leads))
         self._held = self._held[used:]
         yield from self._emit(digits)
 
     def flush(self) -> Iterator[Chunk]:
         """A last frame of an odd number of 12-bit samples, which leaves a triplet open."""
-        digits, _ = self._format.read(self._held + bytes(3 * len(self._leads)), len(self._leads))
-        if self._format.read is _read_212 and len(self._held) * 2 // 3 >= len(self._leads):
+        form, signals = self._wiring.form, len(self._wiring.leads)
+        if form.read is _read_212 and len(self._held) * 2 // 3 >= signals:
+            digits, _ = form.read(self._held + bytes(3 * signals), signals)
             yield from self._emit(digits[:1])
 
     def _emit(self, digits: Digits) -> Iterator[Chunk]:
-        digits = digits[: self._left].T
-        if digits.shape[1]:
-            samples = np.where(digits == self._format.invalid, np.nan, (digits - self._baseline) / self._gain)
-            yield Chunk(self._next, self._rate_hz, self._leads, finite(samples))
-        self._next += digits.shape[1]
-        self._left = None if self._left is None else self._left - digits.shape[1]
+        digits = digits[: self._left]
+        if len(digits):
+            yield Chunk(self._next, self._rate_hz, self._wiring.leads, self._wiring.to_mv(digits))
+        self._next += len(digits)
+        self._left = None if self._left is None else self._left - len(digits)
 
     @property
     def decoded(self) -> int:
