@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from kernels.bundle import Card
 from kernels.engine import Engine
@@ -48,7 +49,7 @@ class Play:
         self._scored = False
 
     def next(self) -> Step | None:
-        """None after the end. What came before must be finished."""
+        """None after the end. What comes next may be read before the last step is finished."""
         if self._ended:
             return None
         chunk = next(self._chunks, None)
@@ -76,11 +77,9 @@ def _check_rate(name: str, chunk: Chunk, card: Card) -> None:
         )
 
 
-def share(engine: Engine, steps: Sequence[Step]) -> Iterator[Samples]:
+def share(engine: Engine, steps: Sequence[Step]) -> list[Samples]:
     """The rows of each step of several recordings, all from one call of the engine."""
     jobs = [step.jobs for step in steps]
     rows = score(engine, [job for of_step in jobs for job in of_step])
-    begin = 0
-    for of_step in jobs:
-        yield rows[begin : begin + len(of_step)]
-        begin += len(of_step)
+    ends = list(accumulate(map(len, jobs)))
+    return [rows[end - len(of_step) : end] for of_step, end in zip(jobs, ends, strict=True)]

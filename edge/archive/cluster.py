@@ -68,7 +68,7 @@ def _connected(ray: Any, jobs: int, address: str | None) -> Iterator[None]:
             _reach(address)
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
         else:
-            ray.init(num_cpus=jobs or None, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+            ray.init(address="local", num_cpus=jobs or None, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Ray cluster at {address} ({error}); start one with `ray start --head`, or leave --address out") from error
     try:

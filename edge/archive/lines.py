@@ -55,7 +55,8 @@ class Lines:
     def end(self, source: str, kind: str) -> None:
         """The line that sums the recording up. `kind` is its format."""
         summary, scored = self._summary, self._summary.windows - sum(self._summary.abstained.values())
-        alerts = Counter(episode.raised.finding for episode in summary.episodes.values())
+        raised = [episode.raised for episode in summary.episodes.values()]
+        alerts = Counter(alert.finding for alert in raised if alert.kind == "physiological")
         self._write({
             "type": "recording",
             "source": source,
@@ -70,7 +71,8 @@ class Lines:
             "heart_rate_bpm": _spread(summary.heart_rates_bpm),
             "quality": {lead: round(states["good"] / states.total(), 4) for lead, states in self._quality.items()},
             "unobservable": sorted(summary.unobservable - summary.probabilities.keys()),
-            "alerts": dict(sorted(alerts.items())),
+            "alerts": {name: alerts[name] for name in sorted(summary.probabilities)},
+            "technical_alerts": sum(alert.kind == "technical" for alert in raised),
             "findings": {name: self._finding(name, values) for name, values in sorted(summary.probabilities.items())},
         })  # fmt: skip
 
@@ -94,16 +96,17 @@ class Lines:
         return {"median": round(statistics.median(values), 6), "highest": highest, "highest_at_s": at_s, "above": round(above, 6)}
 
     def _write(self, line: Line) -> None:
-        self._file.write(_encode({"recording": self._recording} | line))
+        self._file.write(_encode(line.pop("type"), self._recording, line))
 
 
 def failure(recording: str, why: str) -> bytes:
     """The one line of a recording that cannot be scored."""
-    return _encode({"recording": recording, "type": "recording", "why": why})
+    return _encode("recording", recording, {"why": why})
 
 
-def _encode(line: Line) -> bytes:
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+def _encode(kind: str, recording: str, line: Line) -> bytes:
+    """The type comes first, so that it shows without reading the rest."""
+    return json.dumps({"type": kind, "recording": recording} | line, ensure_ascii=False).encode() + b"\n"
 
 
 def _spread(values: Sequence[float]) -> Line | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from ..config import Log
 from ..log import configure_log
 from .manifest import Task
 from .score import Done, Work, Worker
+
+_TURN_S = 1e-4
 
 _Answer = Done | OSError | BundleError | ConfigError
 
@@ -92,6 +95,8 @@ def _serve(work: Work, line: Connection) -> None:
     """The life of a worker, which ends with the process that started it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_log(Log())
+    # The engine's thread comes back to Python after each of its short calls, and would wait as long for its turn.
+    sys.setswitchinterval(_TURN_S)
     worker: Worker | None = None
     for task in _tasks(line):
         try:

@@ -78,7 +78,7 @@ class Overview:
 
     def _count(self, count: Count, told: Line, line: Line) -> None:
         count.scored += 1
-        count.alarmed += count.finding.name in line["alerts"]
+        count.alarmed += line["alerts"][count.finding.name] > 0
         if told["highest"] < count.finding.raise_at:
             return
         count.positive += 1

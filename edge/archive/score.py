@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -89,24 +91,23 @@ def give_up(task: Task, parts: Path, why: str) -> Done:
 
 
 def _score(task: Task, part: PartWriter, engine: Engine, work: Work) -> Iterator[_Scoring]:
-    """Each recording once it is finished."""
-    waiting = iter(task.entries)
-    active: list[_Scoring] = []
-    while True:
-        while len(active) < _AT_ONCE and (entry := next(waiting, None)) is not None:
-            active.append(_Scoring(entry, part, engine, work))
-        if not active:
-            return
-        for scoring in active:
-            scoring.advance()
-        running = [(scoring, scoring.step) for scoring in active if scoring.step is not None]
-        for (scoring, step), rows in zip(running, share(engine, [step for _, step in running]), strict=True):
-            scoring.finish(step, rows)
-        ended = [scoring for scoring in active if scoring.step is None]
-        for scoring in ended:
-            active.remove(scoring)
-            scoring.close()
-            yield scoring
+    """Each recording once it is finished. While the engine works on one round of steps, the next one is read."""
+    waiting = (_Scoring(entry, part, engine, work) for entry in task.entries)
+    active = list(islice(waiting, _AT_ONCE))
+    with ThreadPoolExecutor(1) as aside:
+        while active:
+            running = [(scoring, scoring.step) for scoring in active if scoring.step is not None]
+            rows = aside.submit(share, engine, [step for _, step in running])
+            for scoring, _ in running:
+                scoring.advance()
+            ended = [scoring for scoring in active if scoring.step is None]
+            entering = list(islice(waiting, len(ended)))
+            for (scoring, step), of_step in zip(running, rows.result(), strict=True):
+                scoring.finish(step, of_step)
+            for scoring in ended:
+                scoring.close()
+                yield scoring
+            active = [scoring for scoring in active if scoring.step is not None] + entering
 
 
 class _Scoring:
@@ -122,6 +123,7 @@ class _Scoring:
         self._lines = Lines(entry.name, self._file, engine.bundle.card)
         self._supervisor = Supervisor()
         self._opened = self._excuse(partial(self._open, engine, work))
+        self.advance()
 
     def advance(self) -> None:
         """Read what comes next. At the end there is no step."""

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from kernels.findings import ConfigError
+from kernels.signal import LEADS
 
 from .lines import Line
 from .part import Block, sync_folder
 
-_ROWS = 20_000
-"""Rows that are held before they are written."""
+TABLES = {"scores": "scores", "alert": "alerts", "annotation": "annotations", "recording": "recordings"}
+"""The type of a line -> the table that it goes to."""
 
-Row = dict[str, Any]
+_HELD = 4 << 20
+"""Bytes of lines that become rows at once."""
 
+_SPREAD = ("lowest", "median", "highest")
+_OF_FINDING = ("median", "highest", "highest_at_s", "above")
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """How lines of one type become rows."""
-
-    name: str
-    type: str
-    """Of its lines."""
-    row: Callable[[Line], Row]
-    columns: dict[str, str]
-    """Column -> its type in Arrow's words."""
-
-
-def tables_of(findings: Sequence[str]) -> tuple[Table, ...]:
-    """For a model with these findings."""
-    scores = {"recording": "string", "at_s": "double", "abstained": "string", "faults": "string"} | dict.fromkeys(findings, "float")
-    words = ("recording", "id", "finding", "kind", "priority", "state", "why")
-    alerts = dict.fromkeys(words, "string") | {"seq": "int64"} | dict.fromkeys(("at_s", "onset_s", "score", "heart_rate_bpm"), "double")
-    notes = {"recording": "string", "at_s": "double", "end_s": "double", "text": "string"}
-    return (
-        Table("scores", "scores", _scores_row, scores),
-        Table("alerts", "alert", lambda line: {name: line.get(name) for name in alerts}, alerts),
-        Table("annotations", "annotation", lambda line: {name: line.get(name) for name in notes}, notes),
-        Table("recordings", "recording", lambda line: _recording_row(line, findings), _recording_columns(findings)),
-    )
+Form = dict[str, Any]
+"""Field -> its type in Arrow's words, or the form of what is inside it."""
 
 
 def write_tables(blocks: Iterable[Block], out: Path, findings: Sequence[str]) -> Iterator[Line]:
@@ -52,47 +34,109 @@ def write_tables(blocks: Iterable[Block], out: Path, findings: Sequence[str]) ->
     Raises ConfigError without the `archive` extra.
     """
     with ExitStack() as files:
-        writers = {table.type: files.enter_context(_write(out, table)) for table in tables_of(findings)}
+        writers = {kind: files.enter_context(_write(out, TABLES[kind], form)) for kind, form in forms(findings).items()}
         for block in blocks:
             for text in block.lines():
-                line = json.loads(text)
-                writers[line["type"]].add(text, line)
-                if line["type"] == "recording":
-                    yield line
+                kind = text[len('{"type": "') : text.index(b'"', len('{"type": "'))].decode()
+                writers[kind].add(text)
+                if kind == "recording":
+                    yield json.loads(text)
     sync_folder(out)
+
+
+def forms(findings: Sequence[str]) -> dict[str, Form]:
+    """By the type of the line, for a model with these findings."""
+    of_finding = {what: "double" if what == "highest_at_s" else "float" for what in _OF_FINDING}
+    return {
+        "scores": _fields("string", "recording", "abstained") | {"at_s": "double"}
+        | {"probability": _fields("float", *findings), "quality": _fields("string", *LEADS)},
+        "alert": _fields("string", "recording", "id", "finding", "kind", "priority", "state", "why")
+        | _fields("double", "at_s", "onset_s", "score", "heart_rate_bpm") | {"seq": "int64"},
+        "annotation": _fields("string", "recording", "text") | _fields("double", "at_s", "end_s"),
+        "recording": _fields("string", "recording", "source", "format", "why")
+        | _fields("double", "duration_s", "rate_hz") | _fields("int64", "windows", "scored", "technical_alerts")
+        | {"heart_rate_bpm": _fields("float", *_SPREAD), "quality": _fields("float", *LEADS)}
+        | {"alerts": _fields("int64", *findings), "findings": dict.fromkeys(findings, of_finding)},
+    }  # fmt: skip
+
+
+def _fields(kind: str, *names: str) -> Form:
+    return dict.fromkeys(names, kind)
 
 
 class _Writer:
     """Both files of one table."""
 
-    def __init__(self, table: Table, lines: IO[bytes], parquet: Any, schema: Any) -> None:
-        self._table, self._lines, self._parquet, self._schema = table, lines, parquet, schema
-        self._rows: list[Row] = []
+    def __init__(self, form: Form, lines: IO[bytes], parquet: Any) -> None:
+        self._schema = schema(form)
+        self._lines, self._parquet = lines, parquet
+        self._held: list[bytes] = []
+        self._size = 0
 
-    def add(self, text: bytes, line: Line) -> None:
+    def add(self, text: bytes) -> None:
         """The line goes on as it is, and as a row."""
         self._lines.write(text)
-        self._rows.append(self._table.row(line))
-        if len(self._rows) == _ROWS:
+        self._held.append(text)
+        self._size += len(text)
+        if self._size >= _HELD:
             self.write()
 
     def write(self) -> None:
         """What is held."""
-        import pyarrow
+        if self._held:
+            self._parquet.write_table(rows(b"".join(self._held), self._schema))
+        self._held, self._size = [], 0
 
-        self._parquet.write_table(pyarrow.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
+
+def rows(lines: bytes, form: Any) -> Any:
+    """Lines as an Arrow table of this schema, a column for each innermost field."""
+    _, reader = arrow()
+    options = reader.ParseOptions(explicit_schema=form, unexpected_field_behavior="ignore")
+    return flat(reader.read_json(io.BytesIO(lines), reader.ReadOptions(block_size=2 * len(lines)), options).select(form.names))
+
+
+def flat(table: Any) -> Any:
+    """With fields of fields as columns of their own: those of probability and findings by the finding, the others by both names."""
+    arrow_package, _ = arrow()
+    while any(arrow_package.types.is_struct(kind) for kind in table.schema.types):
+        table = table.flatten()
+    return table.rename_columns([_column(name) for name in table.column_names])
+
+
+def _column(name: str) -> str:
+    """`probability.x` -> `x`, `findings.x.highest` -> `x_highest`, `alerts.x` -> `x_alerts`, `quality.V1` -> `quality_V1`."""
+    outer, _, inner = name.partition(".")
+    if outer in ("probability", "findings") and inner:
+        return inner.replace(".", "_")
+    if outer == "alerts":
+        return f"{inner}_alerts"
+    if outer == "heart_rate_bpm" and inner:
+        return f"heart_rate_{inner}_bpm"
+    return name.replace(".", "_")
+
+
+def schema(form: Form) -> Any:
+    """Of lines with these fields."""
+    arrow_package, _ = arrow()
+    return arrow_package.schema([(name, _type(kind)) for name, kind in form.items()])
+
+
+def _type(kind: Any) -> Any:
+    arrow_package, _ = arrow()
+    if isinstance(kind, str):
+        return arrow_package.type_for_alias(kind)
+    return arrow_package.struct([(name, _type(inner)) for name, inner in kind.items()])
 
 
 @contextmanager
-def _write(out: Path, table: Table) -> Iterator[_Writer]:
+def _write(out: Path, name: str, form: Form) -> Iterator[_Writer]:
     """Under other names until both are whole."""
-    pyarrow, parquet = arrow()
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in table.columns.items()])
-    drafts = {out / f"{table.name}.{ending}": out / f"{table.name}.{ending}.tmp" for ending in ("jsonl", "parquet")}
-    jsonl, rows = drafts.values()
-    with jsonl.open("wb") as lines, parquet.ParquetWriter(rows, schema, compression="zstd") as written:
-        writer = _Writer(table, lines, written, schema)
+    from pyarrow import parquet
+
+    drafts = {out / f"{name}.{ending}": out / f"{name}.{ending}.tmp" for ending in ("jsonl", "parquet")}
+    lines, table = drafts.values()
+    with lines.open("wb") as jsonl, parquet.ParquetWriter(table, flat(schema(form).empty_table()).schema, compression="zstd") as written:
+        writer = _Writer(form, jsonl, written)
         yield writer
         writer.write()
     for final, draft in drafts.items():
@@ -100,44 +144,10 @@ def _write(out: Path, table: Table) -> Iterator[_Writer]:
 
 
 def arrow() -> tuple[Any, Any]:
-    """The package that writes Parquet. Raises ConfigError without it."""
+    """The package that makes tables, and its reader of JSON lines. Raises ConfigError without it."""
     try:
         import pyarrow
-        import pyarrow.parquet
+        import pyarrow.json
     except ImportError:
         raise ConfigError("tables need the package pyarrow: pip install 'cardiogloss[archive]'") from None
-    return pyarrow, pyarrow.parquet
-
-
-def _scores_row(line: Line) -> Row:
-    faults = ", ".join(f"{lead} {state}" for lead, state in line["quality"].items() if state != "good")
-    told = {"recording": line["recording"], "at_s": line["at_s"], "abstained": line["abstained"], "faults": faults or None}
-    return told | line["probability"]
-
-
-_OF_FINDING = ("median", "highest", "highest_at_s", "above")
-_SPREAD = ("lowest", "median", "highest")
-
-
-def _recording_columns(findings: Sequence[str]) -> dict[str, str]:
-    told = {"recording": "string", "source": "string", "format": "string", "why": "string", "duration_s": "double", "rate_hz": "double"}
-    told |= {"leads": "string", "windows": "int64", "scored": "int64", "alerts": "int64", "worst_quality": "float"}
-    told |= {f"heart_rate_{which}_bpm": "float" for which in _SPREAD}
-    for name in findings:
-        told |= {f"{name}_{what}": "double" if what == "highest_at_s" else "float" for what in _OF_FINDING} | {f"{name}_alerts": "int64"}
-    return told
-
-
-def _recording_row(line: Line, findings: Sequence[str]) -> Row:
-    """Of one that cannot be scored there is its name and why."""
-    row: Row = {name: line.get(name) for name in ("recording", "source", "format", "why", "duration_s", "rate_hz", "windows", "scored")}
-    if line["why"] is not None:
-        return row
-    rates, scored = line["heart_rate_bpm"] or {}, line["findings"]
-    row |= {"leads": " ".join(line["leads"]), "alerts": sum(line["alerts"].values())}
-    row |= {"worst_quality": min(line["quality"].values(), default=None)}
-    row |= {f"heart_rate_{which}_bpm": rates.get(which) for which in _SPREAD}
-    for name in findings:
-        row |= {f"{name}_{what}": value for what, value in scored.get(name, {}).items()}
-        row |= {f"{name}_alerts": line["alerts"].get(name, 0)}
-    return row
+    return pyarrow, pyarrow.json
