@@ -31,6 +31,7 @@ from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
 from .draw import Album, draw, save_picture
+from .formats.recording import readable
 from .holter import to_message as to_summary
 from .live_command import register
 from .message import to_message
@@ -72,6 +73,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(cls=_Commands, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+PAGES = (".html", ".htm")
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -115,7 +117,7 @@ def replay_command(
         asked = Asked(paths, out, model, options, columns, partial, jobs, Shard.parse(shard), engine, address, as_json)
         raise typer.Exit(replay_archive(asked))
     source = _open(_only(paths), kind, columns, partial)
-    outputs = Outputs(model.card, source.name, as_json, report, plot)
+    outputs = Outputs(model.card, readable(source.name), as_json, report, plot)
     with open_engine(model) as opened, _progress(source, quiet=as_json or speed is not None) as advance:
         for chunk, events in replay(source, opened, options, speed):
             outputs.add(chunk, events, live=speed is not None)
@@ -243,6 +245,8 @@ def _check_outputs(report: Path | None, plot: Path | None) -> None:
     """Before the work, not after it."""
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise ConfigError(f"cannot draw {plot}: its name must end in one of {', '.join(PICTURES)}")
+    if report is not None and report.suffix.lower() not in PAGES:
+        raise ConfigError(f"cannot write the page {report}: its name must end in {' or '.join(PAGES)}")
     if plot is not None:
         check_drawing()
     check_writable(report, plot)
@@ -253,7 +257,7 @@ def _progress(source: RecordingFile, quiet: bool) -> Iterator[Callable[[Chunk | 
     """A bar on standard error, where somebody looks at it."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=quiet or not errors.is_terminal) as bar:
-        task = bar.add_task(source.name, total=source.duration_s, at="")
+        task = bar.add_task(escape(readable(source.name)), total=source.duration_s, at="")
 
         def advance(chunk: Chunk | None) -> None:
             if chunk is not None:

@@ -12,7 +12,7 @@ from kernels.findings import ConfigError
 from kernels.signal import Samples
 
 from .decode.chunk import Chunk
-from .formats.recording import RecordingFile
+from .formats.recording import RecordingFile, readable
 from .pipeline import Event, Options, Pending, Pipeline
 from .score import Scores
 from .track import Job, score
@@ -41,10 +41,11 @@ class Play:
     """
 
     def __init__(self, recording: RecordingFile, chunks: Iterator[Chunk], engine: Engine, options: Options = Options()) -> None:
-        self._name = recording.name
+        self.source = readable(recording.name)
+        """What it is called in scores and alerts."""
         self._chunks = chunks
         self._card = engine.bundle.card
-        self._pipeline = Pipeline(recording.name, engine, options)
+        self._pipeline = Pipeline(self.source, engine, options)
         self._ended = False
         self._scored = False
 
@@ -56,7 +57,7 @@ class Play:
         if chunk is None:
             self._ended = True
             return Step(None, self._pipeline.prepare_end())
-        _check_rate(self._name, chunk, self._card)
+        _check_rate(self.source, chunk, self._card)
         return Step(chunk, self._pipeline.prepare(chunk))
 
     def finish(self, step: Step, probability: Samples) -> list[Event]:
@@ -65,7 +66,7 @@ class Play:
         self._scored = self._scored or any(isinstance(event, Scores) for event in events)
         if step.chunk is None and not self._scored:
             longest = f"no stretch of {self._card.window_s:g} s without a gap, so there is nothing to score"
-            raise ConfigError(f"{self._name}: {longest}; give a longer recording")
+            raise ConfigError(f"{self.source}: {longest}; give a longer recording")
         return events
 
 

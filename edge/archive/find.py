@@ -16,11 +16,13 @@ from kernels.signal import standard_lead
 
 from ..decode.csv import Columns, CsvDecoder
 from ..formats.kinds import TEXT, kind_of
+from ..formats.recording import readable
 from ..transport.file import SIGNALS
 
 _HEADER = ".hea"
 _HEAD = 1 << 14
 _TABLES = (".csv", ".tsv", ".txt")
+_NO_TABLE = "is text without a column for a lead"
 _RECORDINGS = (".edf", ".bdf", ".dcm", ".ecg", ".xml", ".npy", ".npz", ".parquet", *SIGNALS)
 """A file with such a name that cannot be read is missed; another one is only no recording."""
 
@@ -154,7 +156,7 @@ class _Search:
         why = self._why_not(file)
         if why is None:
             self._enter(file, [file])
-        elif file.suffix.lower() in _RECORDINGS and not beside_record:
+        elif (file.suffix.lower() in _RECORDINGS or (file.suffix.lower() in _TABLES[:2] and why != _NO_TABLE)) and not beside_record:
             self.found.unreadable[self._name(file)] = why
         elif not beside_record:
             self.found.left_out[self._name(file)] = why
@@ -164,7 +166,7 @@ class _Search:
         try:
             kind = kind_of(file)
             if kind is TEXT:
-                return None if self._is_table(file) else "is text without a column for a lead"
+                return None if self._is_table(file) else _NO_TABLE
         except ConfigError as error:
             return f"its header {file.stem}.hea is missing; put it beside the signal file" if file.suffix in SIGNALS else str(error)
         except OSError as error:
@@ -201,7 +203,7 @@ class _Search:
 
     def _name(self, path: Path) -> str:
         named = path.with_suffix("") if path.suffix == _HEADER else path
-        return named.relative_to(self.found.root).as_posix()
+        return readable(named.relative_to(self.found.root).as_posix())
 
 
 def _place(folder: Path) -> tuple[int, int]:

@@ -61,7 +61,7 @@ class Lines:
             "type": "recording",
             "source": source,
             "format": kind,
-            "why": None,
+            "why": None if scored else self._why_nothing(),
             "duration_s": round(summary.duration_s, 6),
             "rate_hz": self._rate_hz,
             "leads": list(self._leads),
@@ -90,6 +90,11 @@ class Lines:
                 for lead, state in quality.by_lead().items():
                     self._quality[lead][state] += 1
 
+    def _why_nothing(self) -> str:
+        """A wrong gain looks like a flat line, or like what no heart can give."""
+        reason, _ = Counter(self._summary.abstained).most_common(1)[0]
+        return f"no window could be scored ({reason}); if its electrodes were on, its gain or unit is wrong: give it by --unit, or mend it"
+
     def _finding(self, name: str, values: Sequence[float]) -> Line:
         highest, at_s = self._highest[name]
         above = sum(value >= self._raise_at[name] for value in values) / len(values)
@@ -106,7 +111,7 @@ def failure(recording: str, why: str) -> bytes:
 
 def _encode(kind: str, recording: str, line: Line) -> bytes:
     """The type comes first, so that it shows without reading the rest."""
-    return json.dumps({"type": kind, "recording": recording} | line, ensure_ascii=False).encode() + b"\n"
+    return json.dumps({"type": kind, "recording": recording} | line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _spread(values: Sequence[float]) -> Line | None:

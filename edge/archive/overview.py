@@ -71,7 +71,7 @@ class Overview:
         self.windows += line["windows"]
         self.abstained.update(line["abstained"])
         self.formats[line["format"]] += 1
-        self.leads.update(line["quality"])
+        self.leads.update(line["quality"].keys())
         self.good.update(lead for lead, share in line["quality"].items() if share >= 0.9)
         for name, told in line["findings"].items():
             self._count(self.counts[name], told, line)
@@ -87,7 +87,7 @@ class Overview:
 
     def summary(self) -> str:
         """One sentence."""
-        failed = f", {len(self.unreadable)} could not be read" if self.unreadable else ""
+        failed = f", {len(self.unreadable)} could not be scored" if self.unreadable else ""
         return f"{self.recordings:,} recordings of {clock(self.seconds)} in all, {self.windows:,} windows scored{failed}."
 
     def finding_rows(self) -> Iterator[tuple[str, str, str, str, str]]:

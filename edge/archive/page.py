@@ -54,7 +54,7 @@ def markdown(overview: Overview, found: Found, card: Card, pictures: Sequence[Pi
         "## Quality",
         _abstained(overview),
         _rows(_QUALITY, overview.quality_rows()),
-        "## Unreadable",
+        "## Not scored",
         _rows(("file", "why"), overview.unreadable_rows()) if overview.unreadable else "Nothing.",
         _left_out(found),
         f"Model {card.sha256[:12]}. {_NOTE}",
@@ -72,7 +72,7 @@ def html(overview: Overview, found: Found, card: Card, pictures: Sequence[Pictur
         "Findings": table((*_FINDINGS, ""), findings, "None."),
         "The most striking strips": "".join(strip_html(picture.strip, _caption(picture)) for picture in pictures) or "<p>None.</p>",
         "Quality": f"<p>{_abstained(overview)}</p>" + table(_QUALITY, _escaped(overview.quality_rows()), ""),
-        "Unreadable": table(("file", "why"), _escaped(overview.unreadable_rows()), "Nothing.") + f"<p>{_left_out(found)}</p>",
+        "Not scored": table(("file", "why"), _escaped(overview.unreadable_rows()), "Nothing.") + f"<p>{_left_out(found)}</p>",
     }
     body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections.items())
     head = f"<h1>{escape(title)}</h1><p>{escape(overview.summary())}</p>"

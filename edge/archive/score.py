@@ -142,7 +142,7 @@ class _Scoring:
         """Of a recording that cannot be scored only the reason stands in its block."""
         if self._opened and self.why is None:
             self._lines.annotate(self._excuse(partial(annotations_of, self._opened.recording)) or ())
-            self._lines.end(self._opened.recording.name, format_of(Path(self.entry.path)))
+            self._lines.end(self._opened.play.source, format_of(Path(self.entry.path)))
         if self.why is not None:
             self._file.seek(0)
             self._file.truncate()

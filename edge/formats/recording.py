@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ class RecordingFile(Protocol):
     def chunks(self, block: int = BLOCK) -> Iterator[Chunk]:
         """The samples, about `block` bytes at a time. Raises OSError where the disk fails, ConfigError where the file is damaged."""
         ...
+
+
+def readable(name: str) -> str:
+    """As text that any program reads: a file's name may be bytes that are none."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @runtime_checkable
