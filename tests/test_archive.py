@@ -144,9 +144,14 @@ def test_an_archives_lines_are_those_of_each_recording_replayed_alone(archive: P
 
 def test_what_cannot_be_read_has_a_reason_and_changes_the_exit_code_only(calm: Path) -> None:
     why = {line["recording"]: line["why"] for line in _lines(calm, "recordings")}
+    del why["empty.edf"]
     assert why.pop("cut") == "cut.dat is truncated: it holds 0.93 of 270.00 s; copy it again, or replay what is there with --partial"
     assert set(why.values()) == {None}
     assert "empty.edf" in (calm / "overview.md").read_text()
+
+
+def test_what_cannot_be_found_readable_stands_in_the_tables_too(calm: Path) -> None:
+    assert _lines(calm, "recordings")[-1] == {"type": "recording", "recording": "empty.edf", "why": "is empty; copy it again"}
 
 
 def test_parquet_holds_what_the_lines_hold(calm: Path) -> None:
@@ -180,17 +185,38 @@ def test_shards_together_give_the_same_bytes_as_one_run(archive: Path, calm: Pat
     assert _same(calm, tmp_path / "out")
 
 
+def test_shards_at_once_give_the_same_bytes_as_one_run(archive: Path, calm: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "edge",
+        "replay",
+        str(archive),
+        "--rate",
+        "250",
+        "--out",
+        str(tmp_path / "out"),
+        "--jobs",
+        "1",
+        "--shard",
+    ]
+    runs = [subprocess.Popen([*words, f"{i}/4"], cwd=ROOT, env=_env(), stdout=subprocess.DEVNULL) for i in (1, 2, 3, 4)]
+    assert {run.wait(200) for run in runs} <= {0, 1}
+    assert _same(calm, tmp_path / "out")
+
+
 def test_a_second_run_does_nothing_again_and_a_changed_recording_alone_is_done_anew(archive: Path, calm: Path, tmp_path: Path) -> None:
     mine, out = tmp_path / "archive", tmp_path / "out"
     shutil.copytree(archive, mine, ignore=shutil.ignore_patterns("loop"))
     words = (mine, "--rate", 250, "--out", out, "--jobs", 1, "--json")
     assert json.loads(_replay(*words).stdout)["now"] == 43
-    assert json.loads(_replay(*words).stdout)["now"] == 0
+    again = json.loads(_replay(*words).stdout)
+    assert (again["before"], again["now"], again["failed"]) == (42, 1, 2)  # what could not be scored is tried again
     shutil.copy(EXCERPT.with_suffix(".dat"), mine / "cut.dat")
     shutil.copy(EXCERPT.with_suffix(".atr"), mine / "cut.atr")
     told = _replay(*words)
     assert json.loads(told.stdout)["now"] == 1
-    assert {line["why"] for line in _lines(out, "recordings")} == {None}
+    assert {line["recording"] for line in _lines(out, "recordings") if line["why"]} == {"empty.edf"}
 
 
 def test_a_run_that_is_killed_over_and_over_ends_with_the_same_bytes(archive: Path, calm: Path, tmp_path: Path) -> None:
@@ -205,6 +231,43 @@ def test_a_run_that_is_killed_over_and_over_ends_with_the_same_bytes(archive: Pa
                 killed += 1
     assert killed
     assert _same(calm, out)
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.2, 0.5])
+def test_a_worker_that_dies_at_its_start_is_replaced(after_s: float, ptbxl: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge", "replay", str(ptbxl), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    with subprocess.Popen(command, cwd=ROOT, env=_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        worker = _wait_for_children(run.pid, most=2)[-1]
+        time.sleep(after_s)
+        os.kill(worker, signal.SIGKILL)
+        assert run.wait(100) == 0
+    assert len(_lines(tmp_path / "out", "recordings")) == 40
+
+
+def test_a_recording_that_takes_its_worker_down_over_and_over_is_given_up(ptbxl: Path, tmp_path: Path) -> None:
+    """The others of its task are scored."""
+    name = ptbxl / "records100" / "00000" / "00007_lr.hea"
+    (tmp_path / "sitecustomize.py").write_text(_KILLER.format(victim=str(name)))
+    env = _env() | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    command = [sys.executable, "-m", "edge", "replay", str(ptbxl), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    assert subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=200).returncode == 1
+    why = {str(line["recording"])[-8:]: line["why"] for line in _lines(tmp_path / "out", "recordings")}
+    assert "took 3 processes down" in str(why.pop("00007_lr"))
+    assert set(why.values()) == {None}
+    assert len(why) == 39
+
+
+_KILLER = """
+import os, signal, sys
+if any("spawn_main" in word for word in sys.orig_argv):
+    from edge.archive import score
+    opened = score.open_recording
+    def killing(path, *rest, **more):
+        if str(path) == {victim!r}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return opened(path, *rest, **more)
+    score.open_recording = killing
+"""
 
 
 def test_no_process_outlives_a_killed_run(archive: Path, tmp_path: Path) -> None:
@@ -225,11 +288,11 @@ def _state(process: int) -> str:
         return "Z"
 
 
-def _wait_for_children(process: int) -> list[int]:
+def _wait_for_children(process: int, most: int = 3) -> list[int]:
     """Those that do the work; the first is Python's own, which looks after what they share."""
     while True:
         children = [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-        if len(children) >= 3:
+        if len(children) >= most:
             return children
         time.sleep(0.02)
 
@@ -269,6 +332,7 @@ MISTAKES = {
     "a shard of none": (["A", "--out", "O", "--shard", "3/2"], "must read i/n"),
     "an engine that is none": (["A", "--out", "O", "--engine", "spark"], "--engine"),
     "results of another hop": (["F", "--out", "C", "--hop", "2"], "holds results with another hop_s 1.0"),
+    "a finding named like a column": (["A", "--out", "O", "--findings", "T"], "'recording', which the tables have already"),
     "results in a file": (["A", "--out", "A.dat"], "cannot be made (Not a directory)"),
 }
 
@@ -276,7 +340,8 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_in_the_command_is_one_line_and_exit_2(mistake: str, archive: Path, calm: Path, tmp_path: Path) -> None:
     words, answer = MISTAKES[mistake]
-    real = {"A": EXCERPT, "F": archive, "O": tmp_path / "out", "C": calm, "A.dat": archive / "mitdb201af.dat"}
+    real = {"A": EXCERPT, "F": archive, "O": tmp_path / "out", "C": calm, "A.dat": archive / "mitdb201af.dat", "T": tmp_path / "f.toml"}
+    (tmp_path / "f.toml").write_text('[[finding]]\nname = "recording"\nprompts = ["atrial fibrillation"]\n')
     done = _replay(*(real.get(word, word) for word in words))
     assert done.returncode == 2, done.stderr
     assert answer in done.stderr
@@ -284,7 +349,7 @@ def test_a_mistake_in_the_command_is_one_line_and_exit_2(mistake: str, archive: 
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    settings = Settings("x", 1.0, "", False)
+    settings = Settings("/", "x", 1.0, "", False)
     with (
         Manifest(tmp_path).open(settings, Shard()),
         pytest.raises(ConfigError, match="another run is writing"),
@@ -318,13 +383,26 @@ def test_a_part_gives_back_the_lines_of_each_recording(tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("parts")
     with write_part(folder, "one") as part:
         for number, lines in enumerate(blocks):
-            with part.block(Entry(str(number), "somewhere", 1, 2)) as file:
-                file.writelines(lines)
+            with part.block(Entry(str(number), "somewhere", 1, 2)) as block:
+                block.file.writelines(lines)
     assert [list(block.lines()) for block in read_parts(folder)] == blocks
 
 
 def test_a_part_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), write_part(tmp_path, "one") as part, part.block(Entry("a", "b", 1, 2)) as file:
-        file.write(b"lost\n")
+    with pytest.raises(KeyError), write_part(tmp_path, "one") as part, part.block(Entry("a", "b", 1, 2)) as block:
+        block.file.write(b"lost\n")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_a_damaged_part_gives_whole_recordings_or_none(tmp_path_factory: pytest.TempPathFactory, cut_at: int, byte: int) -> None:
+    folder = tmp_path_factory.mktemp("parts")
+    with write_part(folder, "one") as part:
+        for number in range(3):
+            with part.block(Entry(str(number), "somewhere", 1, 2)) as block:
+                block.file.write(b"a line of some length\n" * 2)
+    (file,) = folder.glob("*.part")
+    file.write_bytes(file.read_bytes()[:cut_at] + bytes([byte]))
+    for block in read_parts(folder):
+        assert b"".join(block.lines()).startswith(b"a line of some length\na line of some length")

@@ -54,6 +54,21 @@ def test_a_cluster_that_loses_a_worker_gives_the_bytes_of_one_machine(ptbxl: Pat
         assert (cluster / name).read_bytes() == (local / name).read_bytes(), name
 
 
+def test_a_crew_that_is_larger_than_the_cluster_ends_all_the_same(ptbxl: Path, tmp_path: Path) -> None:
+    """Of three actors two wait for room for ever."""
+    words = ["cardiogloss", *_command(ptbxl, tmp_path / "out", "--engine", "ray", "--jobs", "3", "--address")[3:]]
+    code = f"""
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "include_dashboard": False}})
+import edge.__main__ as program
+sys.argv = {words!r} + [cluster.address]
+program.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=_env(), capture_output=True, text=True, timeout=200)
+    assert (tmp_path / "out" / "overview.html").exists(), done.stderr
+
+
 def test_a_cluster_that_is_not_there_is_the_operators_mistake(ptbxl: Path, tmp_path: Path) -> None:
     words = _command(ptbxl, tmp_path / "out", "--engine", "ray", "--address", "127.0.0.1:1")
     done = subprocess.run(words, cwd=ROOT, env=_env(), capture_output=True, text=True, timeout=200)

@@ -12,45 +12,72 @@ from typing import Any
 
 from kernels.findings import ConfigError
 
+from .crew import Ended
 from .manifest import Task
 from .score import Done, Work, Worker
 
 _PATIENCE_S = 5.0
+_MOST_STILLBORN = 10
 
 
 class RayCrew:
-    """An actor a worker, started when it is first needed."""
+    """An actor a worker. It gets a task once it stands: on a cluster with others there may be no room for all."""
 
     def __init__(self, ray: Any, work: Work, most: int) -> None:
         self._ray = ray
         self._actor = ray.remote(num_cpus=1)(Worker)
         self._work = ray.put(work)
         self._most = most
+        self._coming: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._under_way: dict[Any, tuple[Task, Any]] = {}
+        self._stillborn = 0
 
     @property
     def busy(self) -> int:
         return len(self._under_way)
 
     def begin(self, task: Task) -> bool:
-        if not self._idle and self.busy == self._most:
+        if not self._idle:
+            self._call(self._most - self.busy - len(self._coming))
             return False
-        actor = self._idle.pop() if self._idle else self._actor.remote(self._work)
+        actor = self._idle.pop()
         self._under_way[actor.run.remote(task)] = task, actor
         return True
 
-    def wait(self) -> tuple[Task, Done | None]:
-        (ended, *_), _ = self._ray.wait(list(self._under_way), num_returns=1)
+    def wait(self) -> Ended | None:
+        (ended, *_), _ = self._ray.wait([*self._under_way, *self._coming], num_returns=1)
+        if ended in self._coming:
+            self._welcome(ended)
+            return None
         task, actor = self._under_way.pop(ended)
+        done: Done | None = self._answer(ended)
+        if done is not None:
+            self._idle.append(actor)
+        return task, done
+
+    def _call(self, count: int) -> None:
+        for _ in range(count):
+            actor = self._actor.remote(self._work)
+            self._coming[actor.ready.remote()] = actor
+
+    def _welcome(self, told: Any) -> None:
+        actor = self._coming.pop(told)
+        if self._answer(told):
+            self._idle.append(actor)
+            return
+        self._stillborn += 1
+        if self._stillborn == _MOST_STILLBORN:
+            raise ConfigError("the actors of the cluster die at their start; look into Ray's logs, and install cardiogloss on its machines")
+
+    def _answer(self, told: Any) -> Any:
+        """None of an actor that died."""
         try:
-            done: Done = self._ray.get(ended)
+            return self._ray.get(told)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayActorError:
-            return task, None
-        self._idle.append(actor)
-        return task, done
+            return None
 
 
 @contextmanager

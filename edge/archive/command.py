@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,10 +25,11 @@ from .find import Found, find
 from .local import local_crew
 from .manifest import Manifest, Settings, Shard, Task, cut
 from .overview import Overview
-from .page import write_pages
+from .page import STRIPS, write_pages
+from .part import sync_folder
 from .pictures import pictures
 from .score import FULL, Done, Work
-from .tables import arrow, write_tables
+from .tables import arrow, check_columns, write_tables
 
 ENGINES = ("local", "ray")
 
@@ -51,13 +53,11 @@ class Asked:
     address: str | None
     as_json: bool
 
-    @property
-    def settings(self) -> Settings:
+    def settings(self, root: Path) -> Settings:
         """Of a run whose recordings lie in this folder."""
         told = self.columns
-        return Settings(
-            self.model.card.sha256, self.options.hop_s, f"{','.join(told.leads)} {told.rate_hz} {told.mv_per_unit}", self.partial
-        )
+        columns = f"{','.join(told.leads)} {told.rate_hz} {told.mv_per_unit}"
+        return Settings(str(root), self.model.card.sha256, self.options.hop_s, columns, self.partial)
 
 
 def replay_archive(asked: Asked) -> int:
@@ -65,16 +65,17 @@ def replay_archive(asked: Asked) -> int:
     arrow()
     if asked.engine not in ENGINES:
         raise ConfigError(f"--engine {asked.engine!r} is unknown; allowed are {' and '.join(ENGINES)}")
+    check_columns([finding.name for finding in asked.model.card.findings])
     found = find(asked.paths, asked.columns, asked.out)
     manifest = Manifest(asked.out)
-    with manifest.open(asked.settings, asked.shard):
+    with manifest.open(asked.settings(found.root), asked.shard):
         mine = [entry for entry in found.entries if asked.shard.has(entry)]
-        done = {block.entry for block in manifest.blocks(mine)}
-        tally = Tally(len(mine), len(done))
+        done = {block.entry for block in manifest.blocks(mine) if not block.failed}
+        tally = Tally(len(mine), len(done), failed=len(found.unreadable))
         with _kept(asked.out, tally):
             _score(asked, manifest, cut([entry for entry in mine if entry not in done]), tally)
             overview = _write(asked, manifest, found)
-    return _end(asked, found, overview, tally)
+    return _end(asked, overview, tally)
 
 
 @dataclass(slots=True)
@@ -84,12 +85,15 @@ class Tally:
     recordings: int
     before: int
     """Done by earlier runs."""
+    failed: int = 0
     now: int = 0
     ecg_s: float = 0.0
     scoring_s: float = 0.0
 
     def add(self, done: Done) -> None:
+        """A task."""
         self.now += done.recordings
+        self.failed += len(done.failed)
         self.ecg_s += done.seconds
 
     @property
@@ -122,26 +126,43 @@ def _write(asked: Asked, manifest: Manifest, found: Found) -> Overview | None:
         blocks = manifest.blocks(found.entries)
         if len(blocks) < len(found.entries):
             return None
-        card = asked.model.card
+        card, entries = asked.model.card, {entry.name: entry for entry in found.entries}
         overview = Overview.of(card)
-        overview.unreadable.update(found.unreadable)
-        for line in write_tables(blocks, asked.out, [finding.name for finding in card.findings]):
-            overview.add(line)
-        entries = {entry.name: entry for entry in found.entries}
-        write_pages(asked.out, overview, found, card, list(pictures(overview.striking(), entries, card, asked.columns, asked.partial)))
+        with _published(asked.out) as draft:
+            for line in write_tables(blocks, found.unreadable, draft, [finding.name for finding in card.findings]):
+                overview.add(line)
+            shown = list(pictures(overview.striking(), entries, card, asked.columns, asked.partial))
+            write_pages(draft, overview, found, card, shown)
         return overview
 
 
-def _end(asked: Asked, found: Found, overview: Overview | None, tally: Tally) -> int:
+@contextmanager
+def _published(out: Path) -> Iterator[Path]:
+    """A folder for files that take the place of the old ones all at once, as far as a disk can, when this ends well."""
+    draft = out / "draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / STRIPS).mkdir(parents=True)
+    try:
+        yield draft
+        for old in (out / STRIPS).glob("*"):
+            old.unlink()
+        (out / STRIPS).mkdir(exist_ok=True)
+        for file in (file for file in sorted(draft.rglob("*"), key=_last) if file.is_file()):
+            file.replace(out / file.relative_to(draft))
+        sync_folder(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _last(file: Path) -> tuple[bool, Path]:
+    """The page comes after what it tells of."""
+    return file.name.startswith("overview."), file
+
+
+def _end(asked: Asked, overview: Overview | None, tally: Tally) -> int:
     """What the user sees last."""
-    failed = len(overview.unreadable) if overview else len(found.unreadable)
     if asked.as_json:
-        told = asdict(tally) | {
-            "recordings_per_s": tally.rate,
-            "unreadable": failed,
-            "finished": overview is not None,
-            "out": str(asked.out),
-        }
+        told = asdict(tally) | {"recordings_per_s": tally.rate, "finished": overview is not None, "out": str(asked.out)}
         sys.stdout.write(json.dumps(told) + "\n")
     elif overview:
         _show(overview, asked.out)
@@ -150,7 +171,7 @@ def _end(asked: Asked, found: Found, overview: Overview | None, tally: Tally) ->
     if tally.now and not asked.as_json:
         speed = f"{tally.rate:.0f} recordings a second, {tally.ecg_s / tally.scoring_s:,.0f} times real time"
         errors.print(f"scored {tally.now:,} in {tally.scoring_s:.1f} s: {speed}", highlight=False)
-    return 1 if failed else 0
+    return 1 if tally.failed else 0
 
 
 def _show(overview: Overview, out: Path) -> None:
@@ -163,8 +184,9 @@ def _show(overview: Overview, out: Path) -> None:
     for name, why in overview.unreadable_rows()[:_SHOWN]:
         errors.print(f"{name}: {why}", style="red", highlight=False, markup=False, soft_wrap=True)
     if len(overview.unreadable) > _SHOWN:
-        errors.print(f"and {len(overview.unreadable) - _SHOWN:,} more: see {out / 'overview.md'}", style="red", highlight=False)
-    console.print(f"Tables and overview are in {out}.", highlight=False, soft_wrap=True)
+        more = f"and {len(overview.unreadable) - _SHOWN:,} more: see {out / 'overview.md'}"
+        errors.print(more, style="red", highlight=False, markup=False)
+    console.print(f"Tables and overview are in {out}.", highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

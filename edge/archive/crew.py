@@ -16,6 +16,10 @@ MOST_DEATHS = 3
 _LOST = f"took {MOST_DEATHS} processes down, perhaps for want of memory; cut the recording into pieces"
 
 
+Ended = tuple[Task, Done | None]
+"""A task that is done, or whose worker died."""
+
+
 class Crew(Protocol):
     """Workers, each with an engine and at most one task."""
 
@@ -28,8 +32,8 @@ class Crew(Protocol):
         """False where all have something to do."""
         ...
 
-    def wait(self) -> tuple[Task, Done | None]:
-        """The next task that ended, done or with the death of its worker.
+    def wait(self) -> Ended | None:
+        """The next task that ended; None where instead a worker has become ready.
 
         Raises OSError where results cannot be written, BundleError and ConfigError where the engine does not open.
         """
@@ -43,7 +47,10 @@ def run_tasks(tasks: Sequence[Task], crew: Crew, parts: Path) -> Iterator[Done]:
     while waiting or crew.busy:
         while waiting and crew.begin(waiting[-1]):
             waiting.pop()
-        task, done = crew.wait()
+        ended = crew.wait()
+        if ended is None:
+            continue
+        task, done = ended
         if done is not None:
             yield done
             continue

@@ -21,6 +21,9 @@ from ..score import Scores
 
 Line = dict[str, Any]
 
+_TYPE = b'{"type": "'
+"""How every line begins."""
+
 
 class Lines:
     """Writes a recording's lines as its events come: those of `replay --json` for scores and alerts, the recording's name before them.
@@ -52,16 +55,17 @@ class Lines:
         for note in annotations:
             self._write({"type": "annotation", "at_s": round(note.at_s, 6), "end_s": note.end_s, "text": note.text})
 
-    def end(self, source: str, kind: str) -> None:
-        """The line that sums the recording up. `kind` is its format."""
+    def end(self, source: str, kind: str) -> str | None:
+        """The line that sums the recording up; gives back why nothing was scored, if nothing was. `kind` is its format."""
         summary, scored = self._summary, self._summary.windows - sum(self._summary.abstained.values())
+        why = None if scored else self._why_nothing()
         raised = [episode.raised for episode in summary.episodes.values()]
         alerts = Counter(alert.finding for alert in raised if alert.kind == "physiological")
         self._write({
             "type": "recording",
             "source": source,
             "format": kind,
-            "why": None if scored else self._why_nothing(),
+            "why": why,
             "duration_s": round(summary.duration_s, 6),
             "rate_hz": self._rate_hz,
             "leads": list(self._leads),
@@ -75,6 +79,7 @@ class Lines:
             "technical_alerts": sum(alert.kind == "technical" for alert in raised),
             "findings": {name: self._finding(name, values) for name, values in sorted(summary.probabilities.items())},
         })  # fmt: skip
+        return why
 
     def _add_event(self, event: Event) -> None:
         match event:
@@ -109,8 +114,14 @@ def failure(recording: str, why: str) -> bytes:
     return _encode("recording", recording, {"why": why})
 
 
+def type_of(text: bytes) -> str:
+    """Of a line, without reading the rest of it."""
+    begin = len(_TYPE)
+    return text[begin : text.index(b'"', begin)].decode()
+
+
 def _encode(kind: str, recording: str, line: Line) -> bytes:
-    """The type comes first, so that it shows without reading the rest."""
+    """The type comes first, for `type_of`."""
     return json.dumps({"type": kind, "recording": recording} | line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 

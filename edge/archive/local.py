@@ -17,6 +17,7 @@ from kernels.findings import ConfigError
 
 from ..config import Log
 from ..log import configure_log
+from .crew import Ended
 from .manifest import Task
 from .score import Done, Work, Worker
 
@@ -40,21 +41,27 @@ class LocalCrew:
     def begin(self, task: Task) -> bool:
         if not self._idle and self.busy == self._jobs:
             return False
-        line, process = self._idle.pop() if self._idle else _start(self._work)
+        fresh = not self._idle
+        line, process = _start() if fresh else self._idle.pop()
         self._under_way[line] = task, process
-        # One that has just died is found out when it is waited for.
-        with suppress(BrokenPipeError):
-            line.send(task)
+        if not fresh:
+            _send(line, task)
         return True
 
-    def wait(self) -> tuple[Task, Done | None]:
+    def wait(self) -> Ended | None:
         line = next(line for line in wait(list(self._under_way)) if isinstance(line, Connection))
-        task, process = self._under_way.pop(line)
+        task, process = self._under_way[line]
         try:
-            answer: _Answer = line.recv()
+            answer: _Answer | None = line.recv()
         except (EOFError, ConnectionResetError):
+            del self._under_way[line]
             process.join()
             return task, None
+        if answer is None:
+            _send(line, self._work)
+            _send(line, task)
+            return None
+        del self._under_way[line]
         self._idle.append((line, process))
         if isinstance(answer, Done):
             return task, answer
@@ -79,10 +86,11 @@ def local_crew(work: Work, jobs: int) -> Iterator[LocalCrew]:
         crew.close()
 
 
-def _start(work: Work) -> tuple[Connection, SpawnProcess]:
+def _start() -> tuple[Connection, SpawnProcess]:
+    """A process that will say when it is ready to hear: what is sent to one that dies before would be waited for without end."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
     # Ctrl-C reaches all processes of a terminal; the one that asked for the work answers it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     process.start()
@@ -91,28 +99,30 @@ def _start(work: Work) -> tuple[Connection, SpawnProcess]:
     return ours, process
 
 
-def _serve(work: Work, line: Connection) -> None:
+def _send(line: Connection, what: object) -> None:
+    """To one that has just died, nothing: that shows when it is waited for."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        line.send(what)
+
+
+def _serve(line: Connection) -> None:
     """The life of a worker, which ends with the process that started it."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_log(Log())
     # The engine's thread comes back to Python after each of its short calls, and would wait as long for its turn.
     sys.setswitchinterval(_TURN_S)
-    worker: Worker | None = None
-    for task in _tasks(line):
-        try:
-            worker = worker or Worker(work)
-            answer: _Answer = worker.run(task)
-        except (OSError, BundleError, ConfigError) as error:
-            answer = error
-        with suppress(BrokenPipeError):
-            line.send(answer)
-
-
-def _tasks(line: Connection) -> Iterator[Task]:
-    """Until nobody is there any more to send one."""
+    _send(line, None)
     with suppress(EOFError, ConnectionResetError):
+        work: Work = line.recv()
+        worker: Worker | None = None
         while True:
-            yield line.recv()
+            task: Task = line.recv()
+            try:
+                worker = worker or Worker(work)
+                answer: _Answer = worker.run(task)
+            except (OSError, BundleError, ConfigError) as error:
+                answer = error
+            _send(line, answer)
 
 
 def _end_with_parent() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 from zlib import crc32
 
 from kernels.findings import ConfigError
@@ -16,7 +15,8 @@ from kernels.findings import ConfigError
 from .find import Entry
 from .part import Block, clear_rests, read_parts, sync_folder
 
-VERSION = 1
+VERSION = 2
+"""Of the lines: results of another one are not gone on with."""
 _MOST_TOGETHER = 32
 _MOST_BYTES = 16 << 20
 
@@ -25,6 +25,8 @@ _MOST_BYTES = 16 << 20
 class Settings:
     """What decides the results of a recording, besides its samples."""
 
+    root: str
+    """The folder that the recordings' names begin in."""
     bundle: str
     """The sha256 of the model."""
     hop_s: float
@@ -85,11 +87,11 @@ class Manifest:
     def open(self, settings: Settings, shard: Shard) -> Iterator[None]:
         """To add results. Raises ConfigError where another run does so, or where the results there came about otherwise."""
         _make(self.parts, self.out)
-        with (self.out / f"shard-{shard.number}-of-{shard.of}.lock").open("w") as lock:
-            _take(lock, self.out)
-            self._agree(settings)
-            if shard.of == 1:
-                clear_rests(self.parts)
+        with ExitStack() as locks:
+            _take(locks, self.out / f"shard-{shard.number}-of-{shard.of}.lock")
+            self._clear(locks)
+            with self.alone():
+                self._agree(settings)
             yield
 
     @contextmanager
@@ -99,10 +101,20 @@ class Manifest:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def _clear(self, locks: ExitStack) -> None:
+        """What killed runs have left, where no other run is under way."""
+        lock = locks.enter_context((self.out / "run.lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            clear_rests(self.parts)
+        except BlockingIOError:
+            pass
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
     def _agree(self, settings: Settings) -> None:
         told = self.out / "run.json"
         if not told.exists():
-            draft = told.with_name(f"run.json.{settings.bundle[:8]}.tmp")
+            draft = told.with_suffix(".tmp")
             draft.write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
             draft.replace(told)
             sync_folder(self.out)
@@ -116,9 +128,12 @@ class Manifest:
             raise ConfigError(f"{self.out} holds results with another {was}; ask for the same, or give another --out")
 
     def blocks(self, entries: Iterable[Entry]) -> list[Block]:
-        """Of these recordings what is done, ordered by name; a recording that was changed since is not."""
+        """Of these recordings what was tried, ordered by name; one that was changed since was not."""
         wanted = set(entries)
-        done = {block.entry: block for block in read_parts(self.parts) if block.entry in wanted}
+        done: dict[Entry, Block] = {}
+        for block in read_parts(self.parts):
+            if block.entry in wanted and (not block.failed or block.entry not in done or done[block.entry].failed):
+                done[block.entry] = block
         return [done[entry] for entry in sorted(done)]
 
 
@@ -138,13 +153,13 @@ def cut(entries: Sequence[Entry]) -> list[Task]:
 def _make(parts: Path, out: Path) -> None:
     try:
         parts.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise ConfigError(f"--out {out} cannot be made ({error.strerror}); name a new folder, or one of an earlier run") from error
 
 
-def _take(lock: IO[str], out: Path) -> None:
+def _take(locks: ExitStack, lock: Path) -> None:
     """Given back by the system, however the process ends."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(locks.enter_context(lock.open("w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(f"another run is writing into {out}; wait for it, or give another --out") from None
+        raise ConfigError(f"another run is writing into {lock.parent}; wait for it, or give another --out") from None

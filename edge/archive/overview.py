@@ -14,7 +14,7 @@ from .lines import Line
 
 MOST_STRIPS = 12
 _MOST_NAMED = 200
-"""Unreadable files that a page names; the tables name all."""
+"""Files not scored that a page names; the tables name all."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html import escape
@@ -19,6 +20,8 @@ from .find import Found
 from .overview import Overview
 from .pictures import Picture
 
+STRIPS = "strips"
+_MOST_LEFT_OUT = 100
 _MONITOR = ("II", "V1", "V5")
 _NOTE = "A research tool, not a medical device."
 _FINDINGS = ("finding", "recordings that can show it", "above threshold", "share", "with an alert")
@@ -27,12 +30,8 @@ _QUALITY = ("lead", "recordings", "good for nine tenths or more")
 
 def write_pages(out: Path, overview: Overview, found: Found, card: Card, pictures: Sequence[Picture]) -> None:
     """`overview.md` with its pictures in `strips`, and `overview.html`, which needs nothing else."""
-    strips = out / "strips"
-    strips.mkdir(exist_ok=True)
-    for old in strips.glob("*.png"):
-        old.unlink()
     for picture in pictures:
-        (strips / picture.file).write_bytes(to_png(few_leads(picture.strip), _caption(picture)))
+        (out / STRIPS / picture.file).write_bytes(to_png(few_leads(picture.strip), _caption(picture)))
     (out / "overview.md").write_text(markdown(overview, found, card, pictures), encoding="utf-8")
     (out / "overview.html").write_text(html(overview, found, card, pictures), encoding="utf-8")
 
@@ -56,7 +55,9 @@ def markdown(overview: Overview, found: Found, card: Card, pictures: Sequence[Pi
         _rows(_QUALITY, overview.quality_rows()),
         "## Not scored",
         _rows(("file", "why"), overview.unreadable_rows()) if overview.unreadable else "Nothing.",
+        "## Left out",
         _left_out(found),
+        _rows(("file", "why"), _some(found)),
         f"Model {card.sha256[:12]}. {_NOTE}",
     ]
     return "\n\n".join(sections) + "\n"
@@ -72,7 +73,8 @@ def html(overview: Overview, found: Found, card: Card, pictures: Sequence[Pictur
         "Findings": table((*_FINDINGS, ""), findings, "None."),
         "The most striking strips": "".join(strip_html(picture.strip, _caption(picture)) for picture in pictures) or "<p>None.</p>",
         "Quality": f"<p>{_abstained(overview)}</p>" + table(_QUALITY, _escaped(overview.quality_rows()), ""),
-        "Not scored": table(("file", "why"), _escaped(overview.unreadable_rows()), "Nothing.") + f"<p>{_left_out(found)}</p>",
+        "Not scored": table(("file", "why"), _escaped(overview.unreadable_rows()), "Nothing."),
+        "Left out": f"<p>{_left_out(found)}</p>" + table(("file", "why"), _escaped(_some(found)), ""),
     }
     body = "".join(f"<section><h2>{name}</h2>{inside}</section>" for name, inside in sections.items())
     head = f"<h1>{escape(title)}</h1><p>{escape(overview.summary())}</p>"
@@ -89,8 +91,12 @@ def _escaped(rows: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     return [tuple(escape(cell) for cell in row) for row in rows]
 
 
+def _some(found: Found) -> list[tuple[str, str]]:
+    return list(found.left_out.items())[:_MOST_LEFT_OUT]
+
+
 def _left_out(found: Found) -> str:
-    return f"{len(found.left_out):,} other files and folders are no recordings."
+    return f"{len(found.left_out):,} other files and folders are no recordings, as far as could be seen."
 
 
 def _abstained(overview: Overview) -> str:
@@ -106,4 +112,5 @@ def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Nothing in it is a sign of Markdown."""
+    return re.sub(r"([\\`*_\[\]()!<>|&#~])", r"\\\1", " ".join(text.split()))

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,8 @@ class Block:
     part: Path
     offset: int
     size: int
+    failed: bool = False
+    """Whether the recording could not be scored, so that it is worth another try."""
 
     def lines(self) -> Iterator[bytes]:
         """Each with its end."""
@@ -42,6 +44,20 @@ class Block:
                 yield line
 
 
+@dataclass(slots=True)
+class OpenBlock:
+    """Where the lines of a recording go, in memory as long as they are few."""
+
+    file: IO[bytes]
+    failed: bool = False
+
+    def replace(self, line: bytes) -> None:
+        """Only this line is to stand there."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.file.write(line)
+
+
 class PartWriter:
     """Blocks one after the other; several may be open at once, and are written when they are closed."""
 
@@ -49,13 +65,14 @@ class PartWriter:
         self._file, self._folder = file, folder
 
     @contextmanager
-    def block(self, entry: Entry) -> Iterator[IO[bytes]]:
-        """Where the lines of a recording go, in memory as long as they are few."""
+    def block(self, entry: Entry) -> Iterator[OpenBlock]:
+        """Of one recording."""
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(self._folder)) as lines:
-            yield lines
+            block = OpenBlock(lines)
+            yield block
             size = lines.tell()
             lines.seek(0)
-            self._file.write(json.dumps(asdict(entry) | {"follow": size}).encode() + b"\n")
+            self._file.write(json.dumps(asdict(entry) | {"follow": size, "failed": block.failed}).encode() + b"\n")
             shutil.copyfileobj(lines, self._file)
 
 
@@ -84,18 +101,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_parts(folder: Path) -> Iterator[Block]:
-    """All blocks of all parts, in the order of the parts' names."""
-    for part in sorted(folder.glob(f"*{ENDING}")):
+    """All blocks of all parts, the oldest part first."""
+    for part in sorted(folder.glob(f"*{ENDING}"), key=lambda part: (part.stat().st_mtime_ns, part.name)):
         yield from _read_part(part)
 
 
 def _read_part(part: Path) -> Iterator[Block]:
-    with part.open("rb") as file:
+    """Up to where it is damaged, if a disk has done that: what follows is not done then."""
+    with part.open("rb") as file, suppress(ValueError, KeyError, TypeError):
+        whole = os.fstat(file.fileno()).st_size
         while head := file.readline():
             told: dict[str, Any] = json.loads(head)
-            size = told.pop("follow")
-            yield Block(Entry(**told), part, file.tell(), size)
-            file.seek(size, os.SEEK_CUR)
+            size, failed = told.pop("follow"), told.pop("failed")
+            block = Block(Entry(**told), part, file.tell(), size, failed)
+            if file.seek(size, os.SEEK_CUR) > whole:
+                return
+            yield block
 
 
 def clear_rests(folder: Path) -> None:

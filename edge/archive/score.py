@@ -18,7 +18,7 @@ from kernels.findings import ConfigError
 from kernels.signal import Samples
 
 from ..decode.csv import Columns
-from ..formats.recording import RecordingFile, annotations_of
+from ..formats.recording import RecordingFile, annotations_of, readable
 from ..pipeline import Options
 from ..play import Play, Step, share
 from ..supervisor import Supervisor
@@ -70,6 +70,10 @@ class Worker:
         # One thread: with more, the engine adds up in another order, and the last digits depend on their number.
         self._engine = open_engine(work.bundle, threads=1)
 
+    def ready(self) -> bool:
+        """That the engine is open."""
+        return True
+
     def run(self, task: Task) -> Done:
         """Raises OSError where the part cannot be written; what is wrong with a recording stands in its line."""
         failed: dict[str, str] = {}
@@ -85,8 +89,9 @@ class Worker:
 def give_up(task: Task, parts: Path, why: str) -> Done:
     """Write down that the only recording of a task cannot be scored."""
     (entry,) = task.entries
-    with write_part(parts, task.name) as part, part.block(entry) as file:
-        file.write(failure(entry.name, why))
+    with write_part(parts, task.name) as part, part.block(entry) as block:
+        block.failed = True
+        block.file.write(failure(entry.name, why))
     return Done(1, task.bytes, 0.0, {entry.name: why})
 
 
@@ -119,8 +124,8 @@ class _Scoring:
         self.step: Step | None = None
         self.seconds = 0.0
         self._block = ExitStack()
-        self._file = self._block.enter_context(part.block(entry))
-        self._lines = Lines(entry.name, self._file, engine.bundle.card)
+        self._lines_of = self._block.enter_context(part.block(entry))
+        self._lines = Lines(entry.name, self._lines_of.file, engine.bundle.card)
         self._supervisor = Supervisor()
         self._opened = self._excuse(partial(self._open, engine, work))
         self.advance()
@@ -142,11 +147,11 @@ class _Scoring:
         """Of a recording that cannot be scored only the reason stands in its block."""
         if self._opened and self.why is None:
             self._lines.annotate(self._excuse(partial(annotations_of, self._opened.recording)) or ())
-            self._lines.end(self._opened.play.source, format_of(Path(self.entry.path)))
-        if self.why is not None:
-            self._file.seek(0)
-            self._file.truncate()
-            self._file.write(failure(self.entry.name, self.why))
+        if self._opened and self.why is None:
+            self.why = self._lines.end(self._opened.play.source, format_of(Path(self.entry.path)))
+        else:
+            self._lines_of.replace(failure(self.entry.name, self.why or "cannot be read"))
+        self._lines_of.failed = self.why is not None
         self._block.close()
 
     def _open(self, engine: Engine, work: Work) -> _Opened:
@@ -165,7 +170,8 @@ class _Scoring:
         try:
             return reading()
         except ConfigError as error:
-            self.why = str(error).removeprefix(f"{self.entry.path}: ").removeprefix(f"{Path(self.entry.path).stem}: ")
+            said = str(error).removeprefix(f"{self.entry.path}: ").removeprefix(f"{Path(self.entry.path).stem}: ")
+            self.why = readable(said)
         except OSError as error:
             self.why = f"cannot be read ({error.strerror or error}); check its permissions and its disk"
         except MemoryError:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, starmap
 from pathlib import Path
 from typing import IO, Any
 
 from kernels.findings import ConfigError
 from kernels.signal import LEADS
 
-from .lines import Line
-from .part import Block, sync_folder
+from .lines import Line, failure, type_of
+from .part import Block
 
 TABLES = {"scores": "scores", "alert": "alerts", "annotation": "annotations", "recording": "recordings"}
 """The type of a line -> the table that it goes to."""
@@ -28,20 +29,27 @@ Form = dict[str, Any]
 """Field -> its type in Arrow's words, or the form of what is inside it."""
 
 
-def write_tables(blocks: Iterable[Block], out: Path, findings: Sequence[str]) -> Iterator[Line]:
-    """Writes `NAME.parquet` and `NAME.jsonl` of each table; gives the lines of the recordings as they pass. None is there half written.
+def write_tables(blocks: Iterable[Block], unreadable: Mapping[str, str], out: Path, findings: Sequence[str]) -> Iterator[Line]:
+    """Writes `NAME.parquet` and `NAME.jsonl` of each table; gives the lines of the recordings as they pass.
 
-    Raises ConfigError without the `archive` extra.
+    `unreadable` (name -> why) comes after what was tried. Raises ConfigError without the `archive` extra.
     """
     with ExitStack() as files:
         writers = {kind: files.enter_context(_write(out, TABLES[kind], form)) for kind, form in forms(findings).items()}
-        for block in blocks:
-            for text in block.lines():
-                kind = text[len('{"type": "') : text.index(b'"', len('{"type": "'))].decode()
-                writers[kind].add(text)
-                if kind == "recording":
-                    yield json.loads(text)
-    sync_folder(out)
+        for text in chain((text for block in blocks for text in block.lines()), starmap(failure, sorted(unreadable.items()))):
+            kind = type_of(text)
+            writers[kind].add(text)
+            if kind == "recording":
+                yield json.loads(text)
+
+
+def check_columns(findings: Sequence[str]) -> None:
+    """Raises ConfigError where a finding has the name of another column."""
+    for form in forms(findings).values():
+        columns = flat(schema(form).empty_table()).column_names
+        twice = next((name for name in columns if columns.count(name) > 1), None)
+        if twice:
+            raise ConfigError(f"a finding may not be named so that its column is {twice!r}, which the tables have already; rename it")
 
 
 def forms(findings: Sequence[str]) -> dict[str, Form]:
@@ -130,17 +138,13 @@ def _type(kind: Any) -> Any:
 
 @contextmanager
 def _write(out: Path, name: str, form: Form) -> Iterator[_Writer]:
-    """Under other names until both are whole."""
     from pyarrow import parquet
 
-    drafts = {out / f"{name}.{ending}": out / f"{name}.{ending}.tmp" for ending in ("jsonl", "parquet")}
-    lines, table = drafts.values()
-    with lines.open("wb") as jsonl, parquet.ParquetWriter(table, flat(schema(form).empty_table()).schema, compression="zstd") as written:
-        writer = _Writer(form, jsonl, written)
+    columns = flat(schema(form).empty_table()).schema
+    with (out / f"{name}.jsonl").open("wb") as lines, parquet.ParquetWriter(out / f"{name}.parquet", columns, compression="zstd") as table:
+        writer = _Writer(form, lines, table)
         yield writer
         writer.write()
-    for final, draft in drafts.items():
-        draft.replace(final)
 
 
 def arrow() -> tuple[Any, Any]:

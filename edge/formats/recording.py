@@ -46,8 +46,9 @@ class RecordingFile(Protocol):
 
 
 def readable(name: str) -> str:
-    """As text that any program reads: a file's name may be bytes that are none."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """As text that any program reads and any terminal shows: a file's name may be bytes that are none, or hold commands to it."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 @runtime_checkable
