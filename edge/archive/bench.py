@@ -25,7 +25,6 @@ from kernels.terminal import console
 
 from .ordeal import children
 
-_ENGINE_S = 15.0
 _TOGETHER = 64
 _LOOK_S = 0.05
 
@@ -49,9 +48,9 @@ class Figures:
     """Of all processes together; what they share counts once."""
 
 
-def bench(paths: list[str], bundle: Path, jobs: int) -> Figures:
+def bench(paths: list[str], bundle: Path, jobs: int, engine_s: float = 15.0) -> Figures:
     """On Linux. Raises ConfigError where the replay fails."""
-    before = _engines(bundle, jobs)
+    before = _engines(bundle, jobs, engine_s)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         command = [
@@ -76,7 +75,7 @@ def bench(paths: list[str], bundle: Path, jobs: int) -> Figures:
             raise ConfigError(f"the replay ended with exit code {run.returncode}; try it by `cardiogloss replay` first")
         figures: dict[str, Any] = json.loads(told)
         windows = (out / "scores.jsonl").read_bytes().count(b"\n")
-    engine = (before + _engines(bundle, jobs)) / 2
+    engine = (before + _engines(bundle, jobs, engine_s)) / 2
     rate = windows / figures["scoring_s"]
     return Figures(
         figures["now"], jobs, round(figures["recordings_per_s"], 1), round(rate, 1), round(engine, 1), round(rate / engine, 3),
@@ -84,13 +83,13 @@ def bench(paths: list[str], bundle: Path, jobs: int) -> Figures:
     )  # fmt: skip
 
 
-def _engines(bundle: Path, jobs: int) -> float:
+def _engines(bundle: Path, jobs: int, seconds: float) -> float:
     """Windows a second of engines side by side, one a process."""
     with get_context("spawn").Pool(jobs) as pool:
-        return float(sum(pool.map(_engine, [bundle] * jobs)))
+        return float(sum(pool.starmap(_engine, [(bundle, seconds)] * jobs)))
 
 
-def _engine(bundle: Path) -> float:
+def _engine(bundle: Path, seconds: float) -> float:
     model = Bundle.read(bundle)
     windows = np.resize(golden_windows(model.card.samples), (_TOGETHER, 12, model.card.samples))
     with open_engine(model) as engine:
@@ -98,7 +97,7 @@ def _engine(bundle: Path) -> float:
             raise ConfigError("a bundle for streams has no speed of windows; compare it by `cardiogloss-kernels bench`")
         engine.run(windows)
         count, begun_s = 0, time.monotonic()
-        while time.monotonic() - begun_s < _ENGINE_S:
+        while time.monotonic() - begun_s < seconds:
             engine.run(windows)
             count += _TOGETHER
         return count / (time.monotonic() - begun_s)
@@ -135,10 +134,11 @@ def bench_archive_command(
     paths: Annotated[list[str], typer.Argument(help="Recordings and folders, as for replay --out.")],
     bundle: Annotated[Path, typer.Option(help="The model.", show_default="the shipped one")] = SHIPPED_BUNDLE,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long the engines run alone, before and after.")] = 15.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure the replay of an archive beside what its engines alone would do on the same cores."""
-    figures = asdict(bench(paths, bundle, jobs))
+    figures = asdict(bench(paths, bundle, jobs, seconds))
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:

@@ -96,23 +96,36 @@ def give_up(task: Task, parts: Path, why: str) -> Done:
 
 
 def _score(task: Task, part: PartWriter, engine: Engine, work: Work) -> Iterator[_Scoring]:
-    """Each recording once it is finished. While the engine works on one round of steps, the next one is read."""
+    """Each recording once it is finished. While the engine works on one round of steps of a long one, the next one is read."""
     waiting = (_Scoring(entry, part, engine, work) for entry in task.entries)
     active = list(islice(waiting, _AT_ONCE))
-    with ThreadPoolExecutor(1) as aside:
+    with ExitStack() as threads:
+        begin = _beside(threads) if len(task.entries) == 1 else _at_once
         while active:
             running = [(scoring, scoring.step) for scoring in active if scoring.step is not None]
-            rows = aside.submit(share, engine, [step for _, step in running])
+            rows = begin(partial(share, engine, [step for _, step in running]))
             for scoring, _ in running:
                 scoring.advance()
             ended = [scoring for scoring in active if scoring.step is None]
             entering = list(islice(waiting, len(ended)))
-            for (scoring, step), of_step in zip(running, rows.result(), strict=True):
+            for (scoring, step), of_step in zip(running, rows(), strict=True):
                 scoring.finish(step, of_step)
             for scoring in ended:
                 scoring.close()
                 yield scoring
             active = [scoring for scoring in active if scoring.step is not None] + entering
+
+
+def _at_once(work: Callable[[], T]) -> Callable[[], T]:
+    """Where other processes keep the cores busy, a thread only costs."""
+    result = work()
+    return lambda: result
+
+
+def _beside(threads: ExitStack) -> Callable[[Callable[[], T]], Callable[[], T]]:
+    """In a thread, while this one goes on."""
+    pool = threads.enter_context(ThreadPoolExecutor(1))
+    return lambda work: pool.submit(work).result
 
 
 class _Scoring:
