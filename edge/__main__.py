@@ -117,7 +117,7 @@ def replay_command(
         asked = Asked(paths, out, model, options, columns, partial, jobs, Shard.parse(shard), engine, address, as_json)
         raise typer.Exit(replay_archive(asked))
     source = _open(_only(paths), kind, columns, partial)
-    outputs = Outputs(model.card, readable(source.name), as_json, report, plot)
+    outputs = Outputs(model.card, Path(paths[0]), readable(source.name), as_json, report, plot)
     with open_engine(model) as opened, _progress(source, quiet=as_json or speed is not None) as advance:
         for chunk, events in replay(source, opened, options, speed):
             outputs.add(chunk, events, live=speed is not None)
@@ -163,8 +163,9 @@ def _measure_sources(plan: Plan, sources: str) -> dict[str, Any]:
 class Outputs:
     """Where the events of a replay go: JSON lines or tables on standard output, and the page and picture asked for."""
 
-    def __init__(self, card: Card, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
+    def __init__(self, card: Card, recording: Path, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
         self._card, self._name, self._as_json, self._report, self._plot = card, name, as_json, report, plot
+        self._path = readable(str(recording))
         self._summary = Summary()
         self._page = Report(card) if report or as_json else None
         self._album = Album([f.name for f in card.findings]) if plot else None
@@ -190,11 +191,11 @@ class Outputs:
         if not self._as_json:
             self._show()
         elif self._page:
-            sys.stdout.write(json.dumps(to_summary(self._page.holter.figures())) + "\n")
+            sys.stdout.write(json.dumps(to_summary(self._page.holter.figures(), self._name)) + "\n")
         if self._album and self._plot:
             save_picture(draw(self._album, self._summary, self._name), self._plot)
         if self._page and self._report:
-            self._report.write_text(self._page.page(self._name), encoding="utf-8")
+            self._report.write_text(self._page.page(self._name, self._path), encoding="utf-8")
         for path in filter(None, (self._plot, self._report)):
             errors.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,10 +20,10 @@ from kernels.findings import ConfigError, in_words
 from kernels.reference import SHIPPED_REFERENCE, Reference, Taught
 from kernels.signal import LEADS, Samples
 from kernels.terminal import console, errors
-from kernels.words import naming_words
+from kernels.words import asked_words
 
 from .asked import options_of
-from .likeness import STRIKING, Answer, Asked, Look, answers, look
+from .likeness import STRIKING, Answer, Asked, Look, Looks, answers, look, usual_leads
 from .table import clock
 from .transport.file import columns_of, open_recording
 from .wording import Known, Wording, in_sentences
@@ -33,19 +33,11 @@ _NEEDED = ("onnx", "torch", "transformers")
 
 _LEGEND = (
     "So many in a hundred of those recordings are less like the text than the median window here, and than the highest. Of a recording "
-    f"of their kind the median is 50 % by chance, and {100 - STRIKING:g} % of the windows lie over {STRIKING:g} %."
+    f"of their kind the median is 50 % by chance, and {100 - STRIKING:g} % of the windows lie over {STRIKING:g} %; the highest of many "
+    "is high by chance alone. Of recordings with atrial fibrillation, four in five stand at 92 to 99 %."
 )
-_NOTHING = "In brackets: the text is unlike anything the model has learnt."
-
-_TRAINED = {
-    "statement": "yes",
-    "more": "in part",
-    "less": "in part",
-    "mentioned": "hardly",
-    "never": "never",
-    "unlike": "never",
-    "unknown": "not known",
-}
+"""The last as measured on 16 recordings of fold 9 of PTB-XL that have it, with 12 leads, I+II+V2, I, and II."""
+_NOTHING = " In brackets: the text is unlike anything the model has learnt in English."
 
 
 def ask_command(
@@ -71,16 +63,18 @@ def ask_command(
     check_fit(compared, model.card, reference)
     with errors.status("reading the language model"):
         asked, known = prepare(wanted, model, compared)
-    with open_engine(model) as engine, errors.status(f"reading {source.name}"):
-        looks = list(look(source, engine, asked, options, at))
-    _tell(source.name, looks, asked, answers(looks, asked, known, model.card), model.card, as_json)
+    from kernels.bench import cores
+
+    with open_engine(model, threads=cores()) as engine, errors.status(f"reading {source.name}"):
+        looks = look(source, engine, asked, options, at)
+    _tell(source.name, looks, asked, answers(looks.windows, asked, known, model.card), model.card, as_json)
 
 
 def checked(texts: Sequence[str]) -> tuple[str, ...]:
     """Without blanks around them, each once. Raises ConfigError for one that names nothing."""
     trimmed = tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
     for text in trimmed:
-        if not naming_words(text):
+        if not asked_words(text):
             raise ConfigError(f"{text!r} names nothing; say what to look for in a word or more, as in 'left bundle branch block'")
     return trimmed
 
@@ -107,20 +101,16 @@ def prepare(texts: tuple[str, ...], model: Bundle, reference: Reference) -> tupl
     return Asked(texts, head.project(text), reference), Wording(model.card, reference.about.taught, embed).known(texts)
 
 
-def _tell(name: str, looks: Sequence[Look], asked: Asked, told: Sequence[Answer], card: Card, as_json: bool) -> None:
+def _tell(name: str, looks: Looks, asked: Asked, told: Sequence[Answer], card: Card, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(as_dict(name, looks, asked, told)) + "\n")
         return
-    leads = frozenset[str]().union(*(seen.leads for seen in looks))
-    shown = " ".join(lead for lead in LEADS if lead in leads)
-    console.print(
-        f"[bold]{escape(name)}[/]: {len(looks)} window{'s' * (len(looks) > 1)} of {card.window_s:g} s, leads {shown}", highlight=False
-    )
+    console.print(f"[bold]{escape(name)}[/]: {_of_windows(looks, card)}", highlight=False)
     console.print(f"against {asked.reference.about.title}, one window each, seen in the same leads", highlight=False)
     unlike = any(answer.known.relation == "unlike" for answer in told)
-    console.print(_table(told, card), f"{_LEGEND} {_NOTHING if unlike else ''}", highlight=False)
+    console.print(_table(told, card), _LEGEND + _NOTHING * unlike, highlight=False)
     for answer in told:
-        says = " ".join([*_of_finding(answer), *in_sentences(answer.known, asked.reference.about.taught)])
+        says = " ".join([*_of_finding(answer, usual_leads(looks.windows)), *in_sentences(answer.known, asked.reference.about.taught)])
         console.print(f"\n[bold]{escape(answer.text)}[/]: {escape(says)}", highlight=False)
 
 
@@ -132,12 +122,24 @@ def _table(told: Sequence[Answer], card: Card) -> Table:
         figures = [f"{answer.percentile:.0f} %", f"{answer.highest:.0f} %", clock(begin_s), f"{100 * answer.striking:.0f} %"]
         means_nothing = answer.known.relation == "unlike"
         cells = [f"({figure})" for figure in figures] if means_nothing else figures
-        table.add_row(escape(answer.text), *cells, _TRAINED[answer.known.relation])
+        table.add_row(escape(answer.text), *cells, answer.known.trained)
     return table
 
 
-def _of_finding(answer: Answer) -> Iterator[str]:
-    """What the bundle itself says of it, and how good it is at that."""
+def _of_windows(looks: Looks, card: Card) -> str:
+    count = len(looks.windows)
+    left_out = f"; {looks.left_out} more of rare combinations of leads are left out" if looks.left_out else ""
+    shown = in_order(frozenset[str]().union(*(seen.leads for seen in looks.windows)))
+    return f"{count} window{'s' * (count > 1)} of {card.window_s:g} s, leads {' '.join(shown)}{left_out}"
+
+
+def in_order(leads: Collection[str]) -> list[str]:
+    """As they are usually named."""
+    return [lead for lead in LEADS if lead in leads]
+
+
+def _of_finding(answer: Answer, leads: Collection[str]) -> Iterator[str]:
+    """What the bundle itself says of it, and how good it is at that in these leads."""
     finding = answer.known.finding
     if finding and answer.probability is None:
         needed = " or ".join("+".join(group) for group in finding.leads)
@@ -145,19 +147,27 @@ def _of_finding(answer: Answer) -> Iterator[str]:
         return
     if finding:
         highest = f"highest {answer.highest_probability:.2f}"
-        yield f"The bundle knows this as {in_words(finding.name)}: probability {answer.probability:.2f} (median), {highest}."
+        knows = "knows only" if answer.known.ages else "knows this as"
+        yield f"The bundle {knows} {in_words(finding.name)}: probability {answer.probability:.2f} (median), {highest}."
     if answer.auroc is not None:
-        yield f"AUROC {answer.auroc:.2f} on recordings it had not seen, all leads."
+        shown = "all leads" if len(leads) == len(LEADS) else f"leads {' '.join(in_order(leads))}"
+        yield f"AUROC {in_figures(answer.auroc)} on recordings it had not seen, {shown}."
 
 
-def as_dict(name: str, looks: Sequence[Look], asked: Asked, told: Sequence[Answer]) -> dict[str, Any]:
+def in_figures(auroc: float) -> str:
+    """Two decimals, or three of one that is nearly 1: never rounded up to it."""
+    return f"{auroc:.2f}" if auroc < 0.995 else f"{math.floor(1000 * auroc) / 1000:.3f}"
+
+
+def as_dict(name: str, looks: Looks, asked: Asked, told: Sequence[Answer]) -> dict[str, Any]:
     """What `--json` prints."""
     about = asked.reference.about
     return {
         "source": name,
-        "windows": len(looks),
+        "windows": len(looks.windows),
+        "windows_left_out": looks.left_out,
         "reference": {"title": about.title, "licence": about.licence, "recordings": len(asked.reference.ecg)},
-        "answers": [_answer_as_dict(answer, column, looks, about.taught) for column, answer in enumerate(told)],
+        "answers": [_answer_as_dict(answer, column, looks.windows, about.taught) for column, answer in enumerate(told)],
     }
 
 
@@ -174,12 +184,14 @@ def _answer_as_dict(answer: Answer, column: int, looks: Sequence[Look], taught: 
         "highest_probability": answer.highest_probability,
         "auroc": answer.auroc,
         "relation": known.relation,
+        "trained": known.trained,
         "statements": [statement.model_dump(mode="json") for statement in known.statements],
         "mentions": known.mentions,
         "nearest": known.nearest,
         "nearest_cosine": known.cosine,
         "unseen_words": known.unseen,
         "denied": known.denied,
+        "not_told_apart": known.ages,
         "says": in_sentences(known, taught),
         "by_window": [[seen.at_s, round(float(seen.percentile[column]), 2), round(float(seen.similarity[column]), 6)] for seen in looks],
     }

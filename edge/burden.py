@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from kernels.findings import Finding
 
 from .alarm import Kind, Priority
 from .evaluate.interval import Interval
-from .timeline import Seconds
+from .timeline import Mask, Seconds
 
 LONGEST = 5
 """So many of the longest episodes of each finding are listed."""
@@ -49,7 +50,10 @@ class Burden:
     finding: str
     priority: str
     on_share: float | None
-    """The burden: of all scored windows those from the onset of an alert to its clearing. None of a finding without alerts."""
+    """The burden: of the windows whose leads can show it, those from the onset of an alert to its clearing.
+
+    None of a finding without alerts.
+    """
     above_share: float
     """Of the windows whose leads can show it, those whose probability reached `raise_at`."""
     alerts: int
@@ -62,7 +66,7 @@ class Burden:
 
 
 class Tallies:
-    """The probabilities of all windows, counted: nothing grows with their number."""
+    """The probabilities of all windows, counted: of each only its time remains, and which findings its leads could show."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self._findings = findings
@@ -73,11 +77,15 @@ class Tallies:
         self._peaks, self._peaks_at_s = np.full(len(findings), -1.0), np.zeros(len(findings))
         self._waiting: list[list[float]] = []
         self._waiting_s: list[float] = []
+        self._at_s, self._shown = array("d"), array("H")
+        self._kinds: dict[frozenset[str], int] = {}
 
     def feed(self, at_s: float, probability: dict[str, float]) -> None:
         """A window that was scored."""
         self._waiting.append([probability.get(name, np.nan) for name in self._names])
         self._waiting_s.append(at_s)
+        self._at_s.append(at_s)
+        self._shown.append(self._kinds.setdefault(frozenset(probability), len(self._kinds)))
         if len(self._waiting) == _TOGETHER:
             self._count()
 
@@ -87,11 +95,11 @@ class Tallies:
         self._count()
         return frozenset(name for name, peak in zip(self._names, self._peaks, strict=True) if peak >= 0)
 
-    def burdens(self, spells: Sequence[Spell], assessed_s: Seconds) -> tuple[Burden, ...]:
+    def burdens(self, spells: Sequence[Spell]) -> tuple[Burden, ...]:
         """Of every finding that some window could show; the largest first."""
         seen = self.seen
         found = [
-            self._burden(row, [spell for spell in spells if spell.finding == finding.name], assessed_s)
+            self._burden(row, [spell for spell in spells if spell.finding == finding.name])
             for row, finding in enumerate(self._findings)
             if finding.name in seen
         ]
@@ -112,12 +120,17 @@ class Tallies:
         self._peaks_at_s = np.where(peaks > self._peaks, at_s[best], self._peaks_at_s)
         self._peaks = np.maximum(self._peaks, peaks)
 
-    def _burden(self, row: int, spells: Sequence[Spell], assessed_s: Seconds) -> Burden:
+    def _shows(self, name: str) -> Seconds:
+        """The ends of the windows whose leads could show a finding."""
+        kinds: Mask = np.array([name in kind for kind in self._kinds], np.bool_)
+        return np.array(self._at_s)[kinds[np.array(self._shown)]]
+
+    def _burden(self, row: int, spells: Sequence[Spell]) -> Burden:
         finding, windows = self._findings[row], int(self._counts[row].sum())
         return Burden(
             finding=finding.name,
             priority=finding.priority,
-            on_share=None if finding.priority == "none" else _on(spells, assessed_s) / max(len(assessed_s), 1),
+            on_share=None if finding.priority == "none" else _on(spells, self._shows(finding.name)) / windows,
             above_share=float(self._above[row] / windows),
             alerts=len(spells),
             median=_median(self._counts[row]),
@@ -127,10 +140,10 @@ class Tallies:
         )
 
 
-def _on(spells: Sequence[Spell], assessed_s: Seconds) -> int:
+def _on(spells: Sequence[Spell], shown_s: Seconds) -> int:
     """How many windows end from the onset of one to before its end; the alerts of one finding never overlap."""
     limits = np.array([(spell.on.start_s, spell.on.end_s if spell.ended else np.inf) for spell in spells]).reshape(-1, 2)
-    return int(np.diff(np.searchsorted(assessed_s, limits), axis=1).sum())
+    return int(np.diff(np.searchsorted(shown_s, limits), axis=1).sum())
 
 
 def _median(counts: npt.NDArray[np.int64]) -> float:

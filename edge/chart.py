@@ -10,7 +10,7 @@ from .heart import BIN_BPM, Bin, Step
 from .table import clock
 
 _WIDE, _HIGH = 1000, 100
-_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400)
+_STEPS_S = (1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600, 43200, 86400, 172800, 604800)
 
 
 def lane(pieces: Mapping[str, Sequence[Interval]], duration_s: float, thick: bool = False) -> str:
@@ -19,7 +19,17 @@ def lane(pieces: Mapping[str, Sequence[Interval]], duration_s: float, thick: boo
     return f'<div class="lane{" thick" if thick else ""}">{_svg(paths)}</div>'
 
 
-def time_axis(duration_s: float, most: int = 12) -> str:
+def pins(at_s: Iterable[float], duration_s: float) -> str:
+    """A row of buttons, each at its time, which lead there."""
+    places = (
+        f'<button type="button" data-at="{one:.2f}" aria-label="Strip at {clock(one)}" title="{clock(one)}" '
+        f'style="left:{100 * one / duration_s:.2f}%"></button>'
+        for one in at_s
+    )
+    return f'<div class="lane pins">{"".join(places)}</div>'
+
+
+def time_axis(duration_s: float, most: int = 8) -> str:
     """At most so many labels; every other one goes on a narrow screen."""
     step_s = next((step for step in _STEPS_S if duration_s / step <= most), _STEPS_S[-1])
     at = range(0, int(duration_s) + 1, step_s)

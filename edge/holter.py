@@ -6,6 +6,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,13 @@ from kernels.bundle import Card
 from .alarm import Alert
 from .burden import Burden, Spell, Tallies
 from .decode.chunk import Chunk
-from .evaluate.interval import Interval, total_s
-from .heart import Beats, HeartRate, Pause, Step, assessed_beats, heart_rate, pauses, trend
+from .evaluate.interval import Interval, Intervals, total_s
+from .heart import Beats, HeartRate, Pause, Step, assessed_beats, heart_rate, part_doubtful, pauses, silences, trend
 from .message import Message
 from .pipeline import Event, Seen
 from .quality import Quality
 from .score import Scores
-from .timeline import Rhythm, Segment, Stretches
+from .timeline import Rhythm, Segment, Stretches, follows_gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,17 @@ class Figures:
     not_assessable: dict[str, float]
     """Why a window had no scores -> share of all windows, the most frequent first."""
     beats: int
-    """Those found while some lead was good."""
+    """Those found while some lead was good, without peaks that stand out no more than noise."""
     heart_rate: HeartRate | None
     minutes: tuple[Step, ...]
     pauses: tuple[Pause, ...]
     """The longest first; never across what cannot be assessed."""
     pauses_unjudged: int
     """Intervals as long that reach into it: a pause, or lost contact."""
+    no_beat: Intervals
+    """Where for more than four seconds no clear beat was found though some lead was good: neither beats nor pauses count in it."""
+    no_beat_s: float
+    """As long in all."""
     rhythm: tuple[Segment, ...]
     burdens: tuple[Burden, ...]
     """The largest first; without findings that the leads never showed."""
@@ -62,17 +67,37 @@ class Figures:
 
     @property
     def assessed_share(self) -> float:
-        """Of all windows those that were scored."""
-        return 1.0 - sum(self.not_assessable.values())
+        """Of all windows those that were scored; 0 where there was none."""
+        return 1.0 - sum(self.not_assessable.values()) if self.windows else 0.0
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether any window was."""
+        return bool(self.burdens)
 
 
-def to_message(figures: Figures) -> Message:
-    """An object with `type` holter; times in seconds of the recording, rates in beats per minute."""
-    return {"type": "holter", "assessed_share": figures.assessed_share, **asdict(figures)}
+def to_message(figures: Figures, source: str | None = None) -> Message:
+    """An object with `type` holter; times in seconds of the recording, rates in beats per minute, all to four decimals.
+
+    `source` is the recording's name, as in the other messages.
+    """
+    told: Message = {"type": "holter", "source": source, "assessed_share": figures.assessed_share, **asdict(figures)}
+    return {name: _rounded(value) for name, value in told.items()}
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 4)
+        case dict():
+            return {name: _rounded(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+    return value
 
 
 class Holter:
-    """Collects while a replay runs: about 30 bytes a second and some hundred an alert; no samples.
+    """Collects while a replay runs: about 40 bytes a second and some hundred an alert; no samples.
 
     Beats and rates count outside gaps and seconds without a good lead, pauses outside windows that abstained, too.
     """
@@ -82,7 +107,8 @@ class Holter:
         self._tallies, self._rhythm = Tallies(card.findings), Rhythm(card.findings)
         self._spells: dict[str, Spell] = {}
         self._open: dict[str, str] = {}
-        self._beats_s, self._told_s, self._told_bpm = array("d"), array("d"), array("f")
+        self._beats_s, self._unclear_s = array("d"), array("d")
+        self._told_s, self._told_bpm = array("d"), array("f")
         self._gaps, self._blind, self._unscored = Stretches(), Stretches(), Stretches()
         self._states: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._judged_s = -1.0
@@ -102,6 +128,7 @@ class Holter:
         """Of everything until now."""
         beats, spells = self.beats(), tuple(self._ended())
         found, unjudged = pauses(beats)
+        no_beat = silences(beats)
         return Figures(
             duration_s=self._end_s,
             gaps=len(beats.gaps),
@@ -113,8 +140,10 @@ class Holter:
             minutes=trend(beats, self._end_s),
             pauses=found,
             pauses_unjudged=unjudged,
+            no_beat=no_beat,
+            no_beat_s=total_s(no_beat),
             rhythm=self._rhythm.segments([(spell.finding, spell.on) for spell in spells], self._window_s),
-            burdens=self._tallies.burdens(spells, self._rhythm.assessed_s),
+            burdens=self._tallies.burdens(spells),
             alerts=spells,
             leads=tuple(_lead_quality(lead, states) for lead, states in self._states.items()),
             unobservable=tuple(sorted(self._unobservable - self._tallies.seen)),
@@ -123,12 +152,21 @@ class Holter:
     def beats(self) -> Beats:
         """What was told of the heart until now."""
         told_s, told_bpm = np.array(self._told_s), np.array(self._told_bpm)
+        beats_s, doubtful_s = part_doubtful(np.array(self._beats_s), np.array(self._unclear_s))
         stretches = self._gaps.union(), self._blind.union(), self._unscored.union()
-        return Beats(np.sort(np.array(self._beats_s)), told_s, told_bpm, *stretches)
+        return Beats(beats_s, told_s, told_bpm, *stretches, doubtful_s, self._end_s)
+
+    def can_assess(self, start_s: float, end_s: float) -> bool:
+        """Whether, as far as is known, some lead is good all this time, and every window in it was scored."""
+        return not (self._blind.overlap(start_s, end_s) or self._unscored.overlap(start_s, end_s))
+
+    def can_see(self, start_s: float, end_s: float) -> bool:
+        """Whether, as far as is known, some lead is good all this time."""
+        return not self._blind.overlap(start_s, end_s)
 
     def _add_chunk(self, chunk: Chunk) -> None:
         start_s = chunk.start / chunk.rate_hz
-        if start_s - self._end_s > 0.5 / chunk.rate_hz:
+        if follows_gap(chunk, self._end_s):
             self._gaps.add(self._end_s, start_s)
             self._blind.add(self._end_s, start_s)
         self._end_s = chunk.end / chunk.rate_hz
@@ -181,6 +219,7 @@ class Holter:
     def _add_seen(self, seen: Seen) -> None:
         rate_bpm = seen.vitals.heart_rate_bpm
         self._beats_s.extend(seen.vitals.beats_s)
+        self._unclear_s.extend(seen.vitals.unclear_s)
         self._told_s.append(seen.vitals.at_s)
         self._told_bpm.append(np.nan if rate_bpm is None else rate_bpm)
         if seen.quality and seen.quality.end_s > self._judged_s:

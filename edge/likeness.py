@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,16 @@ from .wording import Known, measured_auroc
 
 STRIKING = 95.0
 """A percentile that one recording in twenty reaches by chance."""
+
+BATCH = 32
+"""Windows in one call of the engine."""
+
+RARE_SHARE = 0.01
+MOST_LEAD_SETS = 16
+"""Windows are left out whose leads no larger share of the windows has, or so many other combinations more windows.
+
+Each combination costs the engine a whole reference, so that noise which comes and goes in twelve leads would cost hours.
+"""
 
 Floats = npt.NDArray[np.float64]
 Leads = frozenset[str]
@@ -70,7 +82,7 @@ class Answer:
     """The median of the bundle's own finding, over the windows whose leads can show it; None where it knows none, or no lead can."""
     highest_probability: float | None
     auroc: float | None
-    """Of the finding or the statement, as the bundle's card has it."""
+    """Of the finding or the statement, as the bundle's card has it for the leads that most windows have."""
 
 
 class ByWindow(Engine):
@@ -113,37 +125,88 @@ def cosine(embedding: Samples, asked: Asked) -> Floats:
     return similar
 
 
-def look(recording: RecordingFile, engine: Engine, asked: Asked, options: Options, from_s: float | None = None) -> Iterator[Look]:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """The windows of a recording that were compared, in order."""
+
+    windows: tuple[Look, ...]
+    left_out: int
+    """Windows whose leads are too rare a combination to make a reference of."""
+
+
+def look(recording: RecordingFile, engine: Engine, asked: Asked, options: Options, from_s: float | None = None) -> Looks:
     """The windows of a recording, with bad leads masked as the live monitor does; only the first from a time on, if one is given.
 
     Raises ConfigError where the recording is damaged, or has no window with a usable lead.
     """
-    baseline, window_s = Baseline(engine, asked), engine.bundle.card.window_s
-    why, found = f"no stretch of {window_s:g} s without a gap", False
-    for draft in _drafts(recording, ByWindow(engine), options):
-        if from_s is not None and draft.scores.at_s - window_s < from_s - 1e-6:
-            continue
-        if draft.job:
-            found = True
-            yield _look(draft, draft.job.ecg, engine, asked, baseline)
-        why = draft.scores.abstained or why
-        if from_s is not None:
-            break
-    if not found:
-        where = "" if from_s is None else f" from {from_s:g} s on"
-        raise ConfigError(f"{recording.name}{where}: {why}, so there is nothing to compare; give another recording, or other seconds of it")
+    drafts = _Drafts(recording, engine, options, from_s)
+    windows = [seen for batch in _batches(drafts) for seen in _scored(batch, engine, asked)]
+    if not windows:
+        raise ConfigError(f"{drafts.why}, so there is nothing to compare; give another recording, or other seconds of it")
+    return _compare(windows, engine, asked)
 
 
-def _drafts(recording: RecordingFile, engine: Engine, options: Options) -> Iterator[Draft]:
-    play = Play(recording, recording.chunks(), engine, options)
-    while step := play.next():
-        yield from (item for item, _ in step.pending.known if isinstance(item, Draft))
+class _Drafts:
+    """The masked windows of a recording that are asked for; afterwards also why there were none."""
+
+    def __init__(self, recording: RecordingFile, engine: Engine, options: Options, from_s: float | None) -> None:
+        self._recording, self._options, self._from_s = recording, options, from_s
+        self._engine = ByWindow(engine)
+        self._window_s = engine.bundle.card.window_s
+        self._end_s = 0.0
+        self._fault = f"no stretch of {self._window_s:g} s without a gap"
+
+    @property
+    def why(self) -> str:
+        """What was wrong with the windows that were asked for."""
+        if self._from_s is None:
+            return f"{self._recording.name}: {self._fault}"
+        if self._from_s > self._end_s - self._window_s:
+            return f"{self._recording.name} lasts only {self._end_s:g} s, and from {self._from_s:g} s on no {self._window_s:g} s are left"
+        return f"{self._recording.name} from {self._from_s:g} s on: {self._fault}"
+
+    def __iter__(self) -> Iterator[Draft]:
+        for draft in self._all():
+            if self._from_s is not None and draft.scores.at_s - self._window_s < self._from_s - 1e-6:
+                continue
+            self._fault = draft.scores.abstained or self._fault
+            if draft.job:
+                yield draft
+            if self._from_s is not None:
+                return
+
+    def _all(self) -> Iterator[Draft]:
+        play = Play(self._recording, self._recording.chunks(), self._engine, self._options)
+        while step := play.next():
+            if step.chunk:
+                self._end_s = step.chunk.end / step.chunk.rate_hz
+            yield from (item for item, _ in step.pending.known if isinstance(item, Draft))
 
 
-def _look(draft: Draft, ecg: Samples, engine: Engine, asked: Asked, baseline: Baseline) -> Look:
-    result = engine.run(ecg[None])
-    similarity = cosine(result.embedding, asked)[0]
-    return Look(draft.scores.at_s, draft.present, similarity, baseline.percentile(similarity, draft.present), result.probability[0])
+def _batches(drafts: Iterable[Draft]) -> Iterator[list[Draft]]:
+    waiting = iter(drafts)
+    while batch := list(islice(waiting, BATCH)):
+        yield batch
+
+
+def _scored(batch: Sequence[Draft], engine: Engine, asked: Asked) -> Iterator[Look]:
+    """Not compared yet."""
+    result = engine.run(np.stack([draft.job.ecg for draft in batch if draft.job]))
+    similarity = cosine(result.embedding, asked)
+    for draft, similar, probability in zip(batch, similarity, result.probability, strict=True):
+        yield Look(draft.scores.at_s, draft.present, similar, np.full_like(similar, np.nan), probability)
+
+
+def _compare(windows: Sequence[Look], engine: Engine, asked: Asked) -> Looks:
+    baseline, enough = Baseline(engine, asked), _frequent(windows)
+    compared = [replace(seen, percentile=baseline.percentile(seen.similarity, seen.leads)) for seen in windows if seen.leads in enough]
+    return Looks(tuple(compared), len(windows) - len(compared))
+
+
+def _frequent(windows: Sequence[Look]) -> set[Leads]:
+    """The combinations of leads that are compared; the most frequent is always one."""
+    most, *others = Counter(seen.leads for seen in windows).most_common(MOST_LEAD_SETS)
+    return {most[0], *(leads for leads, n in others if n > RARE_SHARE * len(windows))}
 
 
 def answers(looks: Sequence[Look], asked: Asked, known: Sequence[Known], card: Card) -> list[Answer]:
@@ -164,8 +227,13 @@ def _answer(looks: Sequence[Look], column: int, text: str, known: Known, card: C
         known,
         statistics.median(told) if told else None,
         max(told, default=None),
-        measured_auroc(card, known),
+        measured_auroc(card, known, usual_leads(looks)),
     )
+
+
+def usual_leads(looks: Iterable[Look]) -> Leads:
+    """Those that most windows have."""
+    return Counter(seen.leads for seen in looks).most_common(1)[0][0]
 
 
 def _probabilities(looks: Iterable[Look], finding: Finding | None, card: Card) -> list[float]:

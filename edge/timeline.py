@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from kernels.findings import Finding
 
+from .decode.chunk import Chunk
 from .evaluate.interval import Interval, Intervals, union
 
 Seconds = npt.NDArray[np.float64]
@@ -52,9 +53,18 @@ class Stretches:
             self._starts_s.append(start_s)
             self._ends_s.append(end_s)
 
+    def overlap(self, start_s: float, end_s: float) -> bool:
+        """Whether one of them shares more than a moment with this."""
+        return bool(np.any((np.array(self._starts_s) < end_s) & (np.array(self._ends_s) > start_s)))
+
     def union(self) -> Intervals:
         """In order and apart."""
         return union(map(Interval, self._starts_s, self._ends_s))
+
+
+def follows_gap(chunk: Chunk, end_s: float) -> bool:
+    """Whether samples are missing between `end_s`, where the last chunk ended, and this one."""
+    return chunk.start / chunk.rate_hz - end_s > 0.5 / chunk.rate_hz
 
 
 def overlapped(starts_s: Seconds, ends_s: Seconds, by: Intervals) -> Mask:
@@ -82,11 +92,6 @@ class Rhythm:
         self._leading = self._lead(probability) if probability else _BLIND
         self._at_s.append(at_s)
         self._codes.append(self._leading)
-
-    @property
-    def assessed_s(self) -> Seconds:
-        """The ends of the windows that were scored."""
-        return np.array(self._at_s)[np.array(self._codes, np.int8) != _BLIND]
 
     def _lead(self, probability: dict[str, float]) -> int:
         stays = [

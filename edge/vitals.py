@@ -51,6 +51,8 @@ class Vitals:
     """The mean of the last ten seconds; None where there are too few beats, or nothing clearer than noise."""
     beats_s: tuple[float, ...]
     """Stream times of the R peaks that became certain since the last `Vitals`; each is told once."""
+    unclear_s: tuple[float, ...] = ()
+    """Those of them that stand out no more than a peak of noise may."""
 
 
 @lru_cache(maxsize=4)
@@ -291,7 +293,8 @@ class Monitor:
         self._recent.extend(beats)
         while self._recent and self._recent[0][0] <= at_s - _RECENT_S:
             self._recent.popleft()
-        return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), tuple(beat for beat, _ in beats))
+        unclear_s = tuple(beat for beat, clear in beats if not clear)
+        return Vitals(at_s, _heart_rate(sorted(self._recent), at_s), tuple(beat for beat, _ in beats), unclear_s)
 
 
 def _power(band: Samples) -> Samples:

@@ -7,7 +7,8 @@ import importlib.util
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +18,27 @@ import wfdb
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
-from scipy.stats import kstest, percentileofscore
+from scipy.stats import kstest, percentileofscore, spearmanr
 
 import edge.ask
-from edge.ask import ask_command, checked, prepare
-from edge.likeness import Answer, Asked, Look, answers, cosine, look, percentile_of
+from edge.ask import ask_command, checked, in_figures, prepare
+from edge.decode.chunk import Chunk
+from edge.likeness import MOST_LEAD_SETS, Answer, Asked, Look, answers, cosine, look, percentile_of
 from edge.pipeline import Options
 from edge.replay import replay
 from edge.score import Scores
 from edge.transport.file import open_recording
-from edge.wording import Known, Wording, in_sentences
+from edge.wording import Known, Wording, in_sentences, measured_auroc
 from kernels.bundle import Bundle
-from kernels.engine import Engine, open_engine
+from kernels.engine import Engine, Result, open_engine
 from kernels.export import bake, head_of
 from kernels.findings import ConfigError, Finding
 from kernels.language import LanguageModel, embed_prompts
-from kernels.reference import Reference
+from kernels.reference import SHIPPED_REFERENCE, Reference
 from kernels.signal import LEADS, Samples
 from kernels.terminal import run
-from kernels.words import denies, naming_words
-from trainer.embed import View, embed
+from kernels.words import asked_words, denies, naming_words
+from trainer.embed import Embedded, View, embed
 from trainer.reference_command import reference_command
 from trainer.source import Source
 from trainer.text import Hidden, read_prompts
@@ -67,12 +69,19 @@ def asked(bundle: Bundle, reference: Reference) -> tuple[Asked, list[Known]]:
 
 @pytest.fixture(scope="module")
 def looks(engine: Engine, asked: tuple[Asked, list[Known]]) -> list[Look]:
-    return list(look(open_recording(EXCERPT), engine, asked[0], Options(hop_s=2.0)))
+    return list(look(open_recording(EXCERPT), engine, asked[0], Options(hop_s=2.0)).windows)
 
 
 @pytest.fixture(scope="module")
 def wording(bundle: Bundle, reference: Reference, language: LanguageModel) -> Wording:
     return Wording(bundle.card, reference.about.taught, language.embed)
+
+
+@pytest.fixture(scope="module")
+def unseen(engine: Engine) -> list[Embedded]:
+    """Every third person of fold 9, in all leads and in II."""
+    recordings = itertools.islice(Source("ptb-xl", PTB_XL, (9,)).read(), 0, None, 3)
+    return embed(recordings, [View(lambda ecg: engine.run(ecg).embedding, leads) for leads in ((), ("II",))], 100.0, 1000)
 
 
 # --- percentiles
@@ -99,12 +108,10 @@ def test_each_window_is_compared_with_the_reference_in_its_own_leads(
 
 @needs_ptb_xl
 def test_percentiles_of_people_never_seen_are_uniform_in_any_leads(
-    engine: Engine, asked: tuple[Asked, list[Known]], reference: Reference
+    engine: Engine, asked: tuple[Asked, list[Known]], reference: Reference, unseen: list[Embedded]
 ) -> None:
     """By Kolmogorov and Smirnov for two samples of 112 and 300, 5 %."""
-    recordings = itertools.islice(Source("ptb-xl", PTB_XL, (9,)).read(), 0, None, 3)
-    views = [View(lambda ecg: engine.run(ecg).embedding, leads) for leads in ((), ("II",))]
-    for seen, leads in zip(embed(recordings, views, 100.0, 1000), (LEADS, ("II",)), strict=True):
+    for seen, leads in zip(unseen, (LEADS, ("II",)), strict=True):
         others = cosine(engine.run(reference.seen_in(leads)).embedding, asked[0])
         percentiles = np.stack([percentile_of(row, others) for row in cosine(seen.windows(), asked[0])])
         assert len(percentiles) == 112
@@ -129,8 +136,8 @@ def test_a_bundle_that_takes_streams_sees_each_window_by_itself(asked: tuple[Ask
     stream = Bundle.read(Path("cardiogloss-stream"))
     texts, _ = prepare(TEXTS[:1], stream, reference)
     with open_engine(stream) as engine:
-        alone = list(look(open_recording(EXCERPT), engine, texts, Options(hop_s=1.0), from_s=60.0))
-        all_ = list(look(open_recording(EXCERPT), engine, texts, Options(hop_s=10.0)))
+        alone = look(open_recording(EXCERPT), engine, texts, Options(hop_s=1.0), from_s=60.0).windows
+        all_ = look(open_recording(EXCERPT), engine, texts, Options(hop_s=10.0)).windows
     assert [seen.at_s for seen in alone] == [70.0]
     same = next(seen for seen in all_ if seen.at_s == 70.0)
     assert same.similarity == pytest.approx(alone[0].similarity, abs=1e-6)
@@ -154,7 +161,7 @@ def test_fibrillation_stands_high_where_the_annotators_saw_it_and_low_elsewhere(
     rhythm = [
         (sample / notes.fs, note.strip("\x00")) for sample, note in zip(notes.sample, notes.aux_note, strict=True) if note.startswith("(")
     ]
-    fibrillates, others = [], []
+    fibrillates, others = list[float](), list[float]()
     for seen in looks:
         said = {
             note
@@ -173,11 +180,69 @@ def test_a_normal_recording_agrees_with_normal_and_not_with_fibrillation(bundle:
     recording = next(r for r in Source("ptb-xl", PTB_XL, (9,)).read() if r.codes[0] == "NORM" and r.amplitude_known)
     texts, known = prepare(("normal ECG", "atrial fibrillation"), bundle, reference)
     (path,) = (PTB_XL / "records100").glob(f"*/{int(recording.id):05}_lr.hea")
-    seen = list(look(open_recording(path), engine, texts, Options()))
+    seen = look(open_recording(path), engine, texts, Options()).windows
     normal, fibrillation = answers(seen, texts, known, bundle.card)
     assert normal.percentile > 50 > fibrillation.percentile
     assert normal.probability is not None and fibrillation.probability is not None
     assert normal.probability > 0.5 > fibrillation.probability
+
+
+class _Counted(Engine):
+    """Counts the windows of each call."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.bundle, self._engine, self.calls = engine.bundle, engine, list[int]()
+
+    def run(self, ecg: Samples) -> Result:
+        self.calls.append(len(ecg))
+        return self._engine.run(ecg)
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+class _Idle(_Counted):
+    """Sees nothing in any window."""
+
+    width = 0
+
+    def run(self, ecg: Samples) -> Result:
+        self.calls.append(len(ecg))
+        return Result(np.zeros((len(ecg), len(self.bundle.card.findings)), np.float32), np.zeros((len(ecg), self.width), np.float32))
+
+
+def test_windows_share_calls_of_the_engine(engine: Engine, asked: tuple[Asked, list[Known]], looks: list[Look]) -> None:
+    counted = _Counted(engine)
+    look(open_recording(EXCERPT), counted, asked[0], Options(hop_s=2.0))
+    assert sum(counted.calls) == len(looks) + 300 * len({seen.leads for seen in looks})
+    assert len(counted.calls) <= len(looks) / 8
+
+
+@dataclass(frozen=True)
+class _Flicker:
+    """Every 10 s other leads of twelve."""
+
+    lead_sets: Sequence[Sequence[str]]
+    name: str = "flicker"
+    duration_s: float | None = None
+
+    def chunks(self, block: int = 0) -> Iterator[Chunk]:
+        ecg = Reference.read().ecg[0]
+        for i, leads in enumerate(self.lead_sets):
+            yield Chunk(i * 1100, 100.0, tuple(leads), ecg[[LEADS.index(lead) for lead in leads]])
+
+
+def test_rare_combinations_of_leads_cost_no_reference_and_are_counted(engine: Engine, asked: tuple[Asked, list[Known]]) -> None:
+    rare = [("I", lead) for lead in LEADS[1:]] + [("II", lead) for lead in LEADS[2:]]
+    assert len(rare) > MOST_LEAD_SETS
+    counted = _Idle(engine)
+    counted.width = asked[0].embedded.shape[1]
+    seen = look(_Flicker([*[("I", "II")] * 4, *rare]), counted, asked[0], Options(hop_s=10.0))
+    assert counted.calls.count(300) == MOST_LEAD_SETS
+    assert len(seen.windows) + seen.left_out == 4 + len(rare) and seen.left_out == len(rare) - MOST_LEAD_SETS
+    assert sum(len(s.leads) == 6 for s in seen.windows) == 5  # all limb leads follow from two
+    few = look(_Flicker([*[("I", "II")] * 120, ("V1",)]), counted, asked[0], Options(hop_s=10.0))
+    assert (len(few.windows), few.left_out) == (120, 1)
 
 
 # --- what is known of a text
@@ -190,6 +255,8 @@ def test_a_normal_recording_agrees_with_normal_and_not_with_fibrillation(bundle:
         ("LBBB", "statement", "left bundle branch block"),
         ("AF", "statement", "atrial fibrillation"),
         ("complete heart block", "statement", "complete heart block"),
+        ("AV block I", "statement", "1st degree AV block"),
+        ("acute inferior myocardial infarction", "more", "inferior myocardial infarction"),
         ("no atrial fibrillation", "more", "atrial fibrillation"),
         ("ventricular trigeminy", "more", "trigeminy"),
         ("idioventricular", "less", "Idioventricular rhythm"),
@@ -251,14 +318,106 @@ def test_words_are_those_by_which_the_trainer_hides_findings() -> None:
         assert [hidden.named_by(other) for other in texts] == [naming_words(one) <= naming_words(other) for other in texts], one
 
 
-def test_a_denial_is_a_word_of_its_own() -> None:
-    assert [denies(t) for t in ("no AF", "AF is absent", "non-specific ischemia", "nodal rhythm", "notched P")] == [
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
+_DENIALS = (
+    "no AF, AF is absent, MI ruled out, rules out MI, free of ischemia, arrhythmia-free, negative for ischemia, kein Vorhofflimmern, "
+    "keine Ischämie, ohne Befund, nicht normal, Keinen Infarkt, isn't AF, without AF, lack of P waves, non sinus"
+)
+_NO_DENIALS = "non-specific ischemia, non-diagnostic T waves, nodal rhythm, notched P, negative T waves, freeze, sinus rhythm, ST elevation"
+
+
+@pytest.mark.parametrize(("texts", "expected"), [(_DENIALS, True), (_NO_DENIALS, False)])
+def test_a_denial_is_noticed_and_nothing_else_is_one(texts: str, expected: bool) -> None:
+    assert {text: denies(text) for text in texts.split(", ")} == dict.fromkeys(texts.split(", "), expected)
+
+
+def test_a_denial_is_told_to_be_useless(wording: Wording, reference: Reference) -> None:
+    for known in wording.known(["no AF", "MI ruled out", "negative for ischemia", "kein Vorhofflimmern"]):
+        told = in_sentences(known, reference.about.taught)
+        assert told[-1] == "It does not understand a denial; do not rely on it." and "as it would without" not in " ".join(told)
+
+
+@needs_ptb_xl
+def test_a_denial_ranks_people_neither_as_what_it_denies_nor_the_other_way(
+    bundle: Bundle, reference: Reference, unseen: list[Embedded]
+) -> None:
+    """Why nothing is claimed of it but that it is not understood."""
+    asked, _ = prepare(("atrial fibrillation", "no atrial fibrillation"), bundle, reference)
+    rho = float(spearmanr(cosine(unseen[0].windows(), asked)).statistic)
+    assert 0 < rho < 0.8
+
+
+def test_only_what_the_card_names_as_a_concept_was_trained(wording: Wording, bundle: Bundle, reference: Reference) -> None:
+    concepts, statements = set(bundle.card.training["concepts"]), reference.about.taught.statements
+    asked = [statement for statement in statements if asked_words(statement.texts[0])]
+    rare = 0
+    for statement, known in zip(asked, wording.known([s.texts[0] for s in asked]), strict=True):
+        named = {s.name for s in statements if any(asked_words(t) == asked_words(statement.texts[0]) for t in s.texts)}
+        assert (known.relation, known.trained) == ("statement", "yes" if named & concepts else "hardly"), statement.name
+        assert in_sentences(known, reference.about.taught)[0].startswith("Trained:" if named & concepts else "Hardly trained:")
+        rare += not named & concepts
+    assert rare > 50
+    assert [k.trained for k in wording.known(["complete heart block", "ventricular tachycardia", "AF"])] == ["hardly", "hardly", "yes"]
+
+
+@pytest.mark.parametrize("age", ["acute", "old", "Recent"])
+def test_an_age_is_told_to_be_one_that_training_hardly_told_apart(age: str, wording: Wording, bundle: Bundle, reference: Reference) -> None:
+    aged, known = wording.known([f"{age} inferior myocardial infarction", "inferior MI"])
+    assert (aged.relation, aged.trained, known.relation) == ("more", "in part", "statement")
+    assert aged.finding == known.finding is not None
+    assert f"'{age.lower()}' was hardly told apart in training." in in_sentences(aged, reference.about.taught)
+    assert measured_auroc(bundle.card, aged, LEADS) is None and measured_auroc(bundle.card, known, LEADS) is not None
+
+
+def test_a_beat_is_ectopic_only_beside_what_makes_it_so(wording: Wording) -> None:
+    ectopic = (
+        "ventricular beats",
+        "PVC",
+        "premature beats",
+        "supraventricular complexes",
+        "extrasystoles",
+        "ventricular premature contraction",
+    )
+    assert all("ectopic" in asked_words(text) for text in ectopic)
+    assert not any("ectopic" in asked_words(text) for text in ("QRS complex", "heart beats", "ventricular escape beats", "QS complex"))
+    for known in wording.known(["QRS complex", "heart beats"]):
+        assert not any("extrasystole" in text or "premature" in text for s in known.statements for text in s.texts)
+
+
+def test_the_degree_of_a_block_is_read_in_front_and_behind() -> None:
+    for behind, front in (("AV block I", "first"), ("AV-Block II", "second"), ("av block iii", "third"), ("AV block 1", "first")):
+        assert asked_words(behind) == asked_words(f"{front} degree AV block")
+    assert asked_words("AV block in inferior MI") == {"av", "block", "inferior", "infarction"}
+    assert asked_words("second degree AV block (Mobitz I)") == {"second", "degree", "av", "block", "mobitz", "i"}
+
+
+def test_what_is_mentioned_often_is_not_called_hardly_trained(wording: Wording, reference: Reference) -> None:
+    often, seldom = wording.known(["normal", "mitral valve disease"])
+    assert (often.relation, often.trained, seldom.relation, seldom.trained) == ("mentioned", "in part", "mentioned", "hardly")
+    told = " ".join(in_sentences(often, reference.about.taught))
+    assert "ardly" not in told and "only" not in told and "3,246 times" in told
+
+
+@pytest.mark.parametrize("text", ["Vorhofflimmern", "心房細動", "Präexzitation", "fibrilación auricular", "мерцательная аритмия"])
+def test_a_text_in_another_language_is_asked_whole_and_nothing_false_is_said_of_it(
+    text: str, wording: Wording, reference: Reference
+) -> None:
+    assert checked([text]) == (text,)
+    assert asked_words(text) == set(text.casefold().split())
+    (known,) = wording.known([text])
+    told = " ".join(in_sentences(known, reference.about.taught))
+    assert "Never trained in these words" in told and "best in English" in told and "through their translation" in told
+    assert "mean nothing" not in told or "If they are English" in told
+
+
+def test_training_hides_by_the_words_it_always_did() -> None:
+    for text, words in (
+        ("old inferior MI", {"inferior", "infarction"}),
+        ("acute Präexzitation", {"pr", "exzitation"}),
+        ("QRS complex", {"qrs", "ectopic"}),
+        ("AV block I", {"av", "block", "i"}),
+        ("Non-specific ischaemia", {"nonspecific", "ischemia"}),
+    ):
+        assert naming_words(text) == words
 
 
 # --- the reference
@@ -294,7 +453,7 @@ def test_statements_are_counted_as_the_tables_have_them(reference: Reference) ->
 def test_a_file_that_is_no_reference_is_told_so(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", ecg=np.zeros(3))
     np.save(tmp_path / "plain.npy", np.zeros(3))
-    (tmp_path / "cut.npz").write_bytes((Path(edge.ask.SHIPPED_REFERENCE)).read_bytes()[:5000])
+    (tmp_path / "cut.npz").write_bytes(SHIPPED_REFERENCE.read_bytes()[:5000])
     (tmp_path / "text.npz").write_text("none")
     for path in tmp_path.iterdir():
         with pytest.raises(ConfigError, match="is no reference"):
@@ -350,7 +509,7 @@ def test_the_command_says_in_words_what_was_trained_and_what_the_leads_cannot_sh
     assert "1 window of 10 s, leads II V1" in told
     assert "The bundle knows this as left bundle branch block: probability 0.0" in told
     assert "These leads cannot show normal ECG, which needs I+II+V1" in told
-    assert "[red]banana: Never trained" in told
+    assert "[red]banana: Never trained" in told and "mean nothing" in told
     assert re.search(r"\[red\]banana \(\d+ %\)", told)
 
 
@@ -364,6 +523,7 @@ def test_the_command_says_in_words_what_was_trained_and_what_the_leads_cannot_sh
         ([str(EXCERPT), "AF", "--at", "-3"], "--at"),
         ([str(EXCERPT), "AF", "--at", "nan"], "--at"),
         ([str(EXCERPT), "AF", "--at", "265"], "nothing to compare"),
+        ([str(EXCERPT), "AF", "--at", "500"], "lasts only 270 s"),
         ([str(EXCERPT), "AF", "--hop", "11"], "--hop"),
         ([str(EXCERPT), "AF", "--reference", "nowhere.npz"], "cannot read reference"),
         ([str(EXCERPT), "AF", "--bundle", "nowhere.onnx"], "cannot read bundle"),
@@ -385,6 +545,35 @@ def test_without_the_language_model_one_sentence_says_what_to_install(
     assert _code([str(EXCERPT), "AF"], monkeypatch) == 2
     told = capsys.readouterr().err.strip()
     assert told.endswith("pip install 'cardiogloss[text]'") and "Traceback" not in told
+
+
+@pytest.mark.parametrize(("leads", "measured"), [(LEADS, 0.999), (("II", "V1"), None), (("V1", "II", "I"), 0.7)])
+def test_an_auroc_is_told_only_of_the_leads_it_was_measured_in(
+    leads: Sequence[str], measured: float | None, bundle: Bundle, wording: Wording
+) -> None:
+    rows = [{**r, "per_class": {"atrial_fibrillation": a}, "leads": of} for r in bundle.card.metrics["rows"] for of, a in _ROWS.items()]
+    card = bundle.card.model_copy(update={"metrics": {"rows": rows}})
+    (known,) = wording.known(["AF"])
+    assert measured_auroc(card, known, leads) == measured
+
+
+_ROWS = {"all": 0.999, "I,II,V1": 0.7}
+
+
+def test_the_auroc_of_twelve_leads_is_not_told_of_two(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _code([str(EXCERPT), "AF", "--hop", "10"], monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert "The bundle knows this as" in told and "AUROC" not in told
+
+
+@given(st.floats(0, 1))
+def test_an_auroc_is_not_rounded_up_to_one(auroc: float) -> None:
+    assert (float(in_figures(auroc)) < 1) == (auroc < 1)
+    assert float(in_figures(auroc)) == pytest.approx(auroc, abs=0.0051)
+
+
+def test_an_auroc_of_nearly_one_is_told_to_three_places() -> None:
+    assert [in_figures(a) for a in (0.9991, 0.99999, 0.9949, 0.953)] == ["0.999", "0.999", "0.99", "0.95"]
 
 
 def test_texts_are_asked_once_each_without_their_blanks() -> None:

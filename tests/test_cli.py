@@ -122,7 +122,8 @@ def _mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "other version": ([EXCERPT, "--bundle", folder / "old.onnx"], "bundle format 7"),
         "bad findings": ([EXCERPT, "--findings", folder / "bad.toml"], "finding.0.prompts: Field required"),
         "picture of no kind": ([EXCERPT, "--plot", folder / "out.xyz"], "must end in one of .png, .svg, .pdf"),
-        "picture on a folder": ([EXCERPT, "--report", folder], "name a file that can be written"),
+        "picture on a folder": ([EXCERPT, "--report", folder], "its name must end in .html"),
+        "page over the recording": ([EXCERPT, "--report", EXCERPT.with_suffix(".dat")], "its name must end in .html"),
         "rate not finite": ([one, "--rate", "inf"], "--rate inf must be positive and at most"),
         "speed not a number": ([EXCERPT, "--speed", "nan"], "--speed nan must be at least"),
         "unit zero": ([one, "--rate", "250", "--unit", "0"], "--unit '0' is unknown"),
@@ -132,7 +133,7 @@ def _mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("mistake", range(26))
+@pytest.mark.parametrize("mistake", range(27))
 def test_a_mistake_is_one_line_and_exit_2(tmp_path: Path, mistake: int) -> None:
     words, answer = list(_mistakes(tmp_path).values())[mistake]
     done = _run("replay", *words)

@@ -7,6 +7,7 @@ An element with `data-at="12.5"` that is clicked moves the nearest strip to that
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -24,7 +25,8 @@ NONE = -32768
 """The digit where there is no sample."""
 
 _LARGEST = 32767
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+"""No script but the viewer runs, whatever a file may hold."""
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -32,21 +34,22 @@ _HEAD = """<!doctype html>
 <title>{title}</title>
 <style>
 {style}</style>
-<script>
-{script}</script>
+<script>{script}</script>
 </head><body><main>
 """
 
 _STRIP = """<figure class="strip{whole}" data-start="{start:.6f}" data-rate="{rate:.6f}" data-leads="{leads}" data-uv="{uv:g}"
  data-marks="{marks}" data-samples="{samples}"><figcaption>{title}</figcaption>
-<canvas tabindex="0" role="img" aria-label="ECG strip: {title}"></canvas>
+<canvas tabindex="0" role="application" aria-label="ECG strip: {title}"></canvas>
 <div class="tools"></div><noscript><p>The strip needs JavaScript, which this page holds itself.</p></noscript></figure>
 """
 
 
 def page_head(title: str) -> str:
     """Everything up to the content of the page, with the style and the viewer of strips."""
-    return _HEAD.format(policy=_POLICY, title=escape(title), style=_part("style.css"), script=_part("strips.js"))
+    script = _part("strips.js")
+    policy = _POLICY.format(digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+    return _HEAD.format(policy=policy, title=escape(title), style=_part("style.css"), script=script)
 
 
 def strip_html(strip: Strip, title: str, marks_s: Sequence[float] = (), whole: bool = False) -> str:

@@ -125,7 +125,7 @@
     goTo(seconds) {
       this.prepare();
       this.left = seconds - this.visible / 2;
-      this.at = seconds;
+      this.at = seconds >= this.start - 0.01 && seconds <= this.end + 0.01 ? seconds : null;
       this.draw();
       this.figure.scrollIntoView({ block: "nearest" });
     }
@@ -308,7 +308,9 @@
       this.caliper = button("Caliper", "Measure by dragging: ms, beats a minute, mV", () => this.measure());
       this.caliper.ariaPressed = "false";
       this.output = tools.appendChild(document.createElement("output"));
-      this.canvas.title = HELP;
+      const help = tools.appendChild(document.createElement("span"));
+      help.className = "help";
+      help.textContent = this.canvas.title = HELP;
     }
 
     nextGain() {
