@@ -94,13 +94,15 @@ def replay_command(
     findings: Annotated[Path | None, typer.Option(help="Watch for these findings instead (TOML); new texts need the text extra.")] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
     speed: Annotated[float | None, typer.Option(help="1 is real time; left out, as fast as possible.")] = None,
-    leads: Annotated[str, typer.Option(help="Leads of the signals in their order, as in I,II,V1; - leaves one out.")] = "",
+    leads: Annotated[
+        str, typer.Option(help="Leads of the signals in their order (I,II,V1; - leaves one out), or by name (ECG=I,EKG2=V5).")
+    ] = "",
     rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
     unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
     kind: Annotated[
         str, typer.Option("--device", help="The file holds the raw bytes of this device; `cardiogloss devices` names them.")
     ] = "",
-    partial: Annotated[bool, typer.Option(help="Replay what is left of a truncated recording.")] = False,
+    partial: Annotated[bool, typer.Option(help="Replay what is left of a truncated recording (WFDB, EDF, ISHNE, .npy).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on standard output.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture (.png, .svg or .pdf).")] = None,

@@ -48,7 +48,11 @@ _ASIDES |= {"RIGHT": ("aVR",), "LEFT": ("aVL",), "FOOT": ("aVF",)}
 """Words that may stand beside a lead's name, and beside whose."""
 _DASHES = "\\-\u2010-\u2015"
 _NAME = re.compile(rf"\s*[^\W_](?:[\w\s(),:\[\]]|(?<![\s_(,:\[])[{_DASHES}]|[{_DASHES}](?=\s))*")
-"""A dash in front of a name turns the lead over; behind a word it joins."""
+_TURNED = re.compile(rf"[{_DASHES}][\W_]*\Z")
+"""A dash in front of a name, or at its end, turns the lead over; behind a word it joins."""
+_LIMBS = {("LA", "RA"): "I", ("LL", "RA"): "II", ("LL", "LA"): "III"}
+"""What lies between two electrodes, the positive one first."""
+_PAIR = re.compile(rf"(?<![^\W_])(RA|LA|LL)\s*[{_DASHES}]\s*(RA|LA|LL)(?![^\W_])")
 _WORD = re.compile(r"ECG|EKG|LEAD|[^\W_]+")
 _LONGEST_NAME = 80
 
@@ -77,20 +81,25 @@ def derive_limb_leads(standard_mv: Samples, measured: Sequence[str] = ()) -> Sam
 
 
 def standard_lead(name: str) -> str | None:
-    """`ECG Lead aVR`, `MLII`, `DII`, `V 1`, `MDC_ECG_LEAD_I`, `Lead I (Einthoven)` -> the name in `LEADS`.
+    """`ECG Lead aVR`, `MLII`, `DII`, `V 1`, `MDC_ECG_LEAD_I`, `Lead I (Einthoven)`, `ECG LA-RA` -> the name in `LEADS`.
 
-    None where it names no lead of the twelve, or not one alone, or one turned over, as `-aVR`.
+    None where it names no lead of the twelve, or not one alone, or one turned over, as `-aVR` and `aVR-`.
     """
     plain = unicodedata.normalize("NFKC", name[:_LONGEST_NAME]).upper()
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(plain):
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(plain) or _TURNED.search(plain):
         return None
-    words = _WORD.findall(plain)
+    words = _WORD.findall(_PAIR.sub(_limb, plain))
     asides, rest = [word for word in words if word in _ASIDES], [word for word in words if word not in _ASIDES]
     if "LEAD" in asides and rest and rest[0].isdecimal():
         rest = ["L", *rest]
     apart = len(rest) == 2 and rest[0] in _STEMS and len(rest[1]) == 1
     lead = _SPELLINGS.get("".join(rest)) if apart or len(rest) == 1 else None
     return lead if lead and all(lead in _ASIDES[word] for word in asides) else None
+
+
+def _limb(pair: re.Match[str]) -> str:
+    """What two electrodes measure; they themselves the wrong way round."""
+    return _LIMBS.get((pair[1], pair[2]), pair[0])
 
 
 def ratio(rate_hz: float, to_hz: float) -> Fraction:

@@ -321,8 +321,9 @@ def on_topic(name: str, device: str = "frame", **keys: Any) -> str:
 
 
 def bare(messages: Iterable[Json]) -> list[Json]:
-    """As `to_message` has them, type by type, as each type has its own way out; without what the daemon noticed, and no sample."""
-    own = [message for message in messages if message.get("finding") != "stalled" and message.get("why") not in _ENDINGS]
+    """Events as `to_message` has them, type by type, as each has its own way out; without what the daemon noticed, and no sample."""
+    told = (message for message in messages if message["type"] in _EVENTS)
+    own = [message for message in told if message.get("finding") != "stalled" and message.get("why") not in _ENDINGS]
     stripped = [{key: value for key, value in message.items() if key not in _ADDED} for message in own]
     return sorted(stripped, key=lambda message: _EVENTS.index(message["type"]))
 

@@ -214,3 +214,79 @@ def test_units_scale() -> None:
 def test_what_the_file_does_not_say_must_be_given(data: bytes, columns: Columns, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         _decode(data, [], columns)
+
+
+def test_a_clock_that_jumps_by_years_is_named() -> None:
+    times = [*(i / 100 for i in range(600)), *(1.7e9 + i / 100 for i in range(600))]
+    data = "\n".join(["t,I", *(f"{time:.2f},1" for time in times), ""]).encode()
+    with pytest.raises(ConfigError, match="claims a gap of 19676 days; mend its time"):
+        _decode(data, [])
+
+
+@pytest.mark.parametrize("days", [1, 30])
+def test_a_long_pause_is_a_gap(days: int) -> None:
+    lines = ["t,I", *(f"{i / 100 + (days * 86400 if i >= 600 else 0):.2f},1" for i in range(1200)), ""]
+    chunks = _decode("\n".join(lines).encode(), [])
+    assert chunks[-1].end == pytest.approx(days * 8640000 + 1200, abs=2)
+
+
+@pytest.mark.parametrize("step", [4, 1, 4_000_000])
+def test_a_time_that_counts_something_else_says_what_to_call_it(step: int) -> None:
+    data = "\n".join(["time,I", *(f"{i * step},1" for i in range(700)), ""]).encode()
+    for columns in (Columns(), Columns(rate_hz=250.0)):
+        with pytest.raises(ConfigError, match="call it time_ms"):
+            _decode(data, [], columns)
+
+
+@pytest.mark.parametrize(
+    ("header", "scale"),
+    [
+        ("I (mV),II (mV)", (1, 1)),
+        ("I [uV],II [uV]", (1e-3, 1e-3)),
+        ("I_mV,II_uV", (1, 1e-3)),
+        ("I (V),II mV", (1e3, 1)),
+        ("I,II\nmV,uV", (1, 1e-3)),
+        ("ECG I (\N{MICRO SIGN}V),Lead II(\N{GREEK SMALL LETTER MU}V)", (1e-3, 1e-3)),
+    ],
+)
+def test_a_unit_in_the_header_is_obeyed_unless_the_operator_gives_one(header: str, scale: tuple[float, float]) -> None:
+    data = f"{header}\n3,5\n".encode()
+    (chunk,) = _decode(data, [], Columns(rate_hz=100.0))
+    assert chunk.leads == ("I", "II")
+    assert chunk.samples_mv[:, 0].tolist() == pytest.approx([3 * scale[0], 5 * scale[1]])
+    (chunk,) = _decode(data, [], Columns(rate_hz=100.0, mv_per_unit=0.5))
+    assert chunk.samples_mv[:, 0].tolist() == [1.5, 2.5]
+
+
+def test_a_column_that_is_no_lead_may_have_any_unit() -> None:
+    (chunk,) = _decode(b"II,Resp\nuV,ohm\n1000,7\n", [], Columns(rate_hz=100.0))
+    assert chunk.samples_mv[0].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"sep=;\nI;II\n1.5;2\n",
+        b'I,II\n"1,5","2,0"\n',
+        b'"I","II"\n"1,5","2"\n',
+        "I,II\n\N{MICRO SIGN}V,\N{MICRO SIGN}V\n1500,2000\n".encode("latin-1"),
+        b"I,II\r1.5,2\r",
+        b"I,II\r\n1.5,2\r\n",
+        "I,II\r\n1.5,2\r\n".encode("utf-16"),
+        "\ufeffI\tII\n1,5\t2\n".encode("utf-16-be"),
+    ],
+)
+def test_what_spreadsheets_export_reads_the_same_in_any_cut(data: bytes) -> None:
+    for cuts in ([], list(range(len(data)))):
+        chunks = _decode(data, cuts, Columns(rate_hz=100.0))
+        assert chunks[0].leads == ("I", "II")
+        assert np.concatenate([chunk.samples_mv for chunk in chunks], axis=1).tolist() == [[1.5], [2.0]]
+
+
+def test_times_of_hours_and_minutes_are_read_as_rdsamp_writes_them() -> None:
+    stamps = [f"'{i // 21600}:{i / 360 % 60:06.3f}'" for i in range(700)]
+    lines = ["'Elapsed time','MLII','V5'", "'hh:mm:ss.mmm','mV','mV'", *(f"{stamp},1,-1" for stamp in stamps)]
+    chunks = _decode("\n".join(lines).encode(), [])
+    assert (chunks[0].rate_hz, chunks[0].leads, chunks[-1].end) == (360, ("II", "V5"), 700)
+    lines[402:] = [line.replace("'0:", "'2:00:", 1) for line in lines[402:]]
+    assert _decode("\n".join(lines).encode(), [])[-1].end == pytest.approx(700 + 7200 * 360, abs=1)

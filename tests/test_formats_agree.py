@@ -18,6 +18,7 @@ from edge.replay import replay
 from edge.score import Scores
 from edge.transport.file import format_of, open_recording
 from kernels.engine import Engine
+from kernels.findings import ConfigError
 
 from . import test_formats_dicom as dicom
 from . import test_formats_ishne as ishne
@@ -140,3 +141,17 @@ def test_a_recording_scores_the_same_in_every_format(
     assert len(scores) == len(expected) == 6
     for told, wanted in zip(scores, expected, strict=True):
         assert told == pytest.approx(wanted, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    "names", [("F7", "C3", "C4", "Cz"), ("C3", "C4", "M1", "M2", "E1", "E2", "Chin", "ECG"), ("A1", "A2", "C1", "C2", "B1", "B2")]
+)
+def test_no_format_takes_electrodes_on_the_head_for_chest_leads(tmp_path: Path, names: tuple[str, ...]) -> None:
+    samples = np.random.default_rng(0).normal(size=(len(names), 1000)).clip(-4, 4)
+    wfdb.wrsamp("a", 250, ["mV"] * len(names), list(names), samples.T, fmt=["16"] * len(names), write_dir=str(tmp_path))
+    np.savez(tmp_path / "a.npz", samples_mv=samples, rate_hz=250, leads=np.array(names))
+    np.savetxt(tmp_path / "a.csv", samples.T, delimiter=",", header=",".join(names), comments="")
+    pyarrow.parquet.write_table(pyarrow.table(dict(zip(names, samples, strict=True))), tmp_path / "a.parquet")
+    for name, columns in (("a.hea", Columns()), ("a.npz", Columns()), ("a.csv", Columns(rate_hz=250)), ("a.parquet", Columns(rate_hz=250))):
+        with pytest.raises(ConfigError, match=r"no known lead among the signals|no lead is named"):
+            list(open_recording(tmp_path / name, columns).chunks())

@@ -143,6 +143,33 @@ def test_a_truncated_array_says_how_much_it_holds(tmp_path: Path) -> None:
     fails(path, r"holds 2\.00 of 4\.00 s; copy it again", SAID)
 
 
+def test_what_is_left_of_a_truncated_array_reads_if_that_is_wanted(tmp_path: Path) -> None:
+    held = waves(2, 1000)
+    for name, array in (("rows", np.ascontiguousarray(held.T)), ("leads", held)):
+        path = saved(tmp_path / f"{name}.npy", array)
+        path.write_bytes(path.read_bytes()[:-4008])
+        fails(path, "--partial", SAID)
+    found = laid(open_recording(tmp_path / "rows.npy", SAID, partial=True))
+    np.testing.assert_allclose(stacked(found), held[:, :749], atol=1e-6)
+    found = laid(open_recording(tmp_path / "leads.npy", SAID, partial=True))
+    assert list(found) == ["I"]
+    np.testing.assert_allclose(found["I"], held[0], atol=1e-6)
+
+
+def test_an_array_of_one_recording_and_other_names_of_the_rate_are_known(tmp_path: Path) -> None:
+    one = saved(tmp_path / "a.npy", waves(12, 500)[None])
+    np.testing.assert_allclose(stacked(laid(open_recording(one, Columns(LEADS, 250.0)))), waves(12, 500), atol=1e-6)
+    np.savez(tmp_path / "b.npz", ecg=waves(), sampling_rate=500, leads=["I", "II"])
+    assert open_recording(tmp_path / "b.npz").duration_s == 2.0
+
+
+def test_pairs_name_the_columns_of_a_table(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", {"EKG2": waves()[0], "heart": waves()[1], "II": waves()[1]})
+    found = laid(open_recording(path, Columns(("heart=I", "EKG2=V5"), 250.0)))
+    assert sorted(found) == ["I", "V5"]
+    np.testing.assert_allclose(found["V5"], waves()[0], atol=1e-6)
+
+
 # Parquet
 
 
@@ -194,6 +221,44 @@ def test_lost_rows_are_a_gap(tmp_path_factory: pytest.TempPathFactory, lost: lis
     np.testing.assert_allclose(laid(recording, block)["II"], expected[: kept[-1] + 1], atol=1e-6)
 
 
+@given(
+    seed=st.integers(0, 99),
+    jitter=st.sampled_from([0, 0.1, 0.3]),
+    lost=st.lists(st.integers(1, 1199), max_size=9),
+    block=st.integers(40, 5000),
+)
+def test_a_table_and_a_text_of_the_same_rows_have_the_same_samples(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, jitter: float, lost: list[int], block: int
+) -> None:
+    folder, rows = tmp_path_factory.mktemp("rows"), np.setdiff1d(np.arange(1200), lost)
+    time = np.round((rows + np.random.default_rng(seed).uniform(-jitter, jitter, len(rows))) / 250, 6)
+    rows_as_text = [f"{at:.6f},{row}" for at, row in zip(time, rows, strict=True)]
+    (folder / "a.csv").write_text("\n".join(["time,II", *rows_as_text]))
+    text, held = open_recording(folder / "a.csv"), open_recording(table(folder / "a.parquet", {"time": time, "II": rows}))
+    np.testing.assert_array_equal(laid(held, block)["II"], laid(text)["II"])
+    assert next(iter(held.chunks())).rate_hz == next(iter(text.chunks())).rate_hz
+
+
+@pytest.mark.parametrize(("name", "tick_s"), [("time_ms", 1e-3), ("time_us", 1e-6), ("time_ns", 1e-9), ("elapsed [ms]", 1e-3)])
+def test_the_name_of_a_column_of_whole_numbers_says_what_they_count(tmp_path: Path, name: str, tick_s: float) -> None:
+    counted = np.round(np.arange(1000) / 250 / tick_s).astype(np.int64)
+    recording = open_recording(table(tmp_path / "a.parquet", {name: counted, "II": waves()[0]}))
+    np.testing.assert_allclose(laid(recording)["II"], waves()[0], atol=1e-6)
+    assert next(iter(recording.chunks())).rate_hz == 250
+
+
+@pytest.mark.parametrize("origin", [0, 1_700_000_000_000_000_000])
+def test_whole_nanoseconds_without_a_name_are_no_traceback(tmp_path: Path, origin: int) -> None:
+    counted = origin + np.arange(1000) * 4_000_000
+    fails(table(tmp_path / "a.parquet", {"time": counted, "II": waves()[0]}), "call it time_ms|does not rise in seconds or ms")
+
+
+def test_a_table_that_claims_a_pause_of_years_is_named(tmp_path: Path) -> None:
+    time = np.arange(1200) / 250 + np.where(np.arange(1200) < 700, 0, 1e9)
+    with pytest.raises(ConfigError, match="claims a gap of 11574 days; mend its time"):
+        list(open_recording(table(tmp_path / "a.parquet", {"time": time, "II": np.arange(1200)})).chunks())
+
+
 def test_one_row_of_lists_is_a_recording(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", {"patient": [7], "I": [waves()[0].tolist()], "II": [waves()[1].tolist()]})
     np.testing.assert_allclose(stacked(laid(open_recording(path, Columns(rate_hz=250.0)))), waves(), atol=1e-6)
@@ -212,9 +277,9 @@ def test_null_is_no_sample(tmp_path: Path) -> None:
         ({"ecg": [1.0, 2.0]}, "--leads I"),
         ({"II": ["a", "b"]}, "no column holds numbers"),
         ({"II": [1.0], "MLII": [2.0]}, "stands twice"),
-        ({"time": [0.0, 0.01, 0.01, 0.02], "II": [1.0] * 4}, "does not rise"),
-        ({"time": [0.0, None, 0.01, 0.02], "II": [1.0] * 4}, "does not rise"),
-        ({"time": [0.0], "II": [1.0]}, "leave the column out"),
+        ({"time": [0.0, 0.01, 0.01, 0.02], "II": [1.0] * 4}, "rows share a time"),
+        ({"time": [0.03, 0.02, 0.01, 0.02], "II": [1.0] * 4}, "sort the rows"),
+        ({"time": [0.0], "II": [1.0]}, "leave it out"),
         ({"time": [0.0, 0.01, 0.02], "II": [None, None, np.nan]}, "no valid sample|no column"),
         ({"I": [[1.0], [2.0]]}, "2 recordings, one a row"),
         ({"I": [[1.0, 2.0]]}, "--rate 250"),

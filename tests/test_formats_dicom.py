@@ -203,6 +203,16 @@ def test_annotations_are_placed_by_sample_or_second_from_the_first_sample(tmp_pa
     assert found == [(0, "run", 0.5), (0, "all of it", None), (0.25, "pause", None), (2, "beat", None), (2.5, "beat", None)]
 
 
+def test_an_annotation_by_date_is_placed_from_the_acquisition(tmp_path: Path) -> None:
+    notes = [note("dated", TemporalRangeType="SEGMENT", ReferencedDateTime=["20240229235959.5", "20240301000001"])]
+    parts = [group([channel(II)], digits(2500, 1), MultiplexGroupTimeOffset=1000)]
+    for acquired in ("20240229235958", "20240229235958+0100"):
+        path = written(tmp_path / "a.dcm", parts, WaveformAnnotationSequence=notes, AcquisitionDateTime=acquired)
+        assert [(n.at_s, n.text, n.end_s) for n in annotations_of(open_recording(path))] == [(0.5, "dated", 2.0)]
+    path = written(tmp_path / "b.dcm", parts, WaveformAnnotationSequence=notes)
+    assert annotations_of(open_recording(path)) == []
+
+
 # Damage
 
 
@@ -217,6 +227,32 @@ def test_unknown_leads_are_an_error_until_they_are_given(tmp_path: Path) -> None
     path = written(tmp_path / "a.dcm", [group(channels, digits(500, 2))])
     fails(path, "Patch A, Patch B; name them in order, for example --leads I")
     assert list(laid(open_recording(path, Columns(("-", "V2"))))) == ["V2"]
+
+
+@pytest.mark.parametrize("lost", ["ChannelSensitivity", "ChannelSensitivityUnitsSequence"])
+def test_averaged_beats_do_not_stand_in_for_a_rhythm_without_a_size(tmp_path: Path, lost: str) -> None:
+    rhythm, beat = group([channel(LEAD_I)], digits(500, 1)), group([channel(LEAD_I)], digits(500, 1), WaveformOriginality="DERIVED")
+    del rhythm.ChannelDefinitionSequence[0][lost]
+    fails(written(tmp_path / "a.dcm", [rhythm, beat]), "its rhythm leads have no sensitivity or unit")
+    fails(written(tmp_path / "b.dcm", [rhythm]), "its rhythm leads have no sensitivity or unit")
+
+
+def test_channels_without_a_name_are_numbered_and_may_be_named_by_it(tmp_path: Path) -> None:
+    channels = [channel(LEAD_I), channel(LEAD_I)]
+    for each in channels:
+        del each.ChannelSourceSequence
+    held = digits(500, 2)
+    path = written(tmp_path / "a.dcm", [group(channels, held)])
+    fails(path, "unnamed 1, unnamed 2; name them in order, for example --leads I")
+    found = laid(open_recording(path, Columns(("unnamed 2=V5",))))
+    np.testing.assert_allclose(found["V5"], held[:, 1] * 0.005, atol=1e-6)
+
+
+def test_pairs_name_channels_of_several_groups(tmp_path: Path) -> None:
+    patches = [channel(coded(str(n), "99LOCAL", f"Patch {n}")) for n in range(3)]
+    path = written(tmp_path / "a.dcm", [group([each], digits(500, 1, seed=n)) for n, each in enumerate(patches)])
+    assert sorted(laid(open_recording(path, Columns(("Patch 0=I", "Patch 2=II"))))) == ["I", "II"]
+    fails(path, "no signal is called so", Columns(("Patch 7=I",)))
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,21 @@ def test_annotations_alone_are_no_recording(tmp_path: Path) -> None:
     fails(path, "annotations only")
 
 
+@pytest.mark.parametrize("unit", ["microV", "mVolt"])
+def test_units_in_words_are_understood(tmp_path: Path, unit: str) -> None:
+    path = written(tmp_path / "a.edf", [signal("II", 200)])
+    header_field(path, 256 + 96, unit.encode().ljust(8))
+    size = {"microV": 1e-3, "mVolt": 1}[unit]
+    assert np.abs(laid(open_recording(path))["II"] - edfio.read_edf(path).signals[0].data * size).max() < 1e-6
+
+
+def test_a_signal_that_is_named_by_a_pair_is_read_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.edf", [signal("EEG C3", 100), signal("ECG", 200), signal("II", 100)])
+    found = laid(open_recording(path, Columns(("ECG=V5",))))
+    assert list(found) == ["V5"]
+    assert np.abs(found["V5"] - edfio.read_edf(path).signals[1].data).max() < 1e-6
+
+
 # Rates
 
 
@@ -247,6 +262,36 @@ def test_what_is_missing_between_records_is_a_gap(
     assert len(starts) == 1 + sum(gap > 0 for gap in missing)
 
 
+@given(
+    drift=st.floats(-0.015, 0.015),
+    late=st.lists(st.floats(-0.004, 0.004), min_size=60, max_size=60),
+    missing=st.integers(1, 59),
+    rate=st.sampled_from([50, 200, 500]),
+)
+def test_a_clock_that_drifts_or_jitters_is_no_gap_and_no_overlap(
+    tmp_path_factory: pytest.TempPathFactory, drift: float, late: list[float], missing: int, rate: int
+) -> None:
+    """Of records that lose nothing but one pause of 5 s."""
+    onsets = [round(1 + i * (1 + drift) + late[i] + (5 if i >= missing else 0), 4) for i in range(60)]
+    chunks = list(open_recording(discontinuous(tmp_path_factory.mktemp("edf") / "a.edf", onsets, (rate,))).chunks(1 << 20))
+    assert [chunk.samples_mv.shape[1] for chunk in chunks] == [missing * rate, (60 - missing) * rate]
+    assert chunks[1].start - chunks[0].end == pytest.approx(5 * rate, abs=0.025 * rate + 1)
+
+
+def test_annotations_follow_the_clock_of_the_records(tmp_path: Path) -> None:
+    """A note at the begin of the last record stays there, however the clock drifts."""
+    onsets = [round(i * 1.006, 3) for i in range(60)]
+    path = discontinuous(tmp_path / "a.edf", onsets)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"+59.354\x14\x14\0", b"+59.354\x14\x14\0+59.354\x14x\x14\0")[: len(data)])
+    assert annotations_of(open_recording(path)) == [Annotation(59.0, "x")]
+
+
+@pytest.mark.parametrize("onset", [1e9, 1e14])
+def test_a_gap_of_years_is_named(tmp_path: Path, onset: float) -> None:
+    fails(discontinuous(tmp_path / "a.edf", [0, 1, int(onset)]), f"claims a gap of {(onset - 2) / 86400:.0f} days; mend its time")
+
+
 def test_records_out_of_order_are_an_error(tmp_path: Path) -> None:
     fails(discontinuous(tmp_path / "a.edf", [0, 1, 0.5]), "record 3 begins before")
 
@@ -263,6 +308,26 @@ def test_annotations_are_counted_from_the_first_sample(tmp_path: Path) -> None:
     assert annotations_of(open_recording(path)) == [Annotation(2.0, notes[1].text, 5.5), Annotation(9.5, "QRS")]
 
 
+def noted(path: Path, tals: Sequence[bytes]) -> Path:
+    """One list of annotations a record, behind the one that keeps its time."""
+    written(path, [signal("II", 100, len(tals))], [edfio.EdfAnnotation(0, None, "room for long moments to be written into")])
+    file, data = edfio.read_edf(path), bytearray(path.read_bytes())
+    size = (len(data) - file.bytes_in_header_record) // len(tals)
+    for number, tal in enumerate(tals):
+        begin = file.bytes_in_header_record + number * size + 200
+        data[begin : begin + size - 200] = (b"+%d\x14\x14\0" % number + tal).ljust(size - 200, b"\0")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "tal", [b"+nan\x14x\x14\0", b"+inf\x14x\x14\0", b"+1\x15nan\x14x\x14\0", b"+1\x15-9\x14x\x14\0", b"\xff\xfe garbage\0"]
+)
+def test_a_damaged_annotation_costs_no_other(tmp_path: Path, tal: bytes) -> None:
+    path = noted(tmp_path / "a.edf", [b"+0.5\x14first\x14\0", tal, b"+2\x150.5\x14last\x14\0"])
+    assert annotations_of(open_recording(path)) == [Annotation(0.5, "first"), Annotation(2.0, "last", 2.5)]
+
+
 # Damage
 
 
@@ -270,6 +335,18 @@ def test_a_truncated_file_says_how_much_it_holds(tmp_path: Path) -> None:
     path = written(tmp_path / "a.edf", [signal("II", 100)])
     path.write_bytes(path.read_bytes()[:-1])
     fails(path, r"holds 11\.00 of 12\.00 s; copy it again")
+    whole = edfio.read_edf(written(tmp_path / "b.edf", [signal("II", 100)])).signals[0].data
+    np.testing.assert_allclose(laid(open_recording(path, partial=True))["II"], whole[:1100], atol=1e-6)
+
+
+@pytest.mark.parametrize("promised", [b"0       ", b"-1      ", b"12      "])
+def test_a_file_without_a_record_says_so(tmp_path: Path, promised: bytes) -> None:
+    path = written(tmp_path / "a.edf", [signal("II", 100)])
+    header_field(path, 236, promised)
+    if promised != b"0       ":
+        path.write_bytes(path.read_bytes()[: edfio.read_edf(path).bytes_in_header_record])
+    with pytest.raises(ConfigError, match="holds no record"):
+        open_recording(path, partial=True)
 
 
 def test_a_recorder_that_was_cut_off_leaves_what_there_is(tmp_path: Path) -> None:

@@ -88,6 +88,21 @@ def test_a_count_of_the_samples_of_all_leads_is_understood(tmp_path: Path) -> No
     assert open_recording(path).duration_s == 2.0
 
 
+def test_a_byte_behind_the_last_sample_does_not_turn_a_count_of_all_into_one_of_each(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.ecg", digits(500, 3), (5, 6, 11), promised=1500)
+    path.write_bytes(path.read_bytes() + b"\0\0")
+    assert open_recording(path).duration_s == 2.0
+
+
+def test_what_is_left_of_a_truncated_file_reads_if_that_is_wanted(tmp_path: Path) -> None:
+    frames = digits(500, 2)
+    path = written(tmp_path / "a.ecg", frames, (5, 6))
+    path.write_bytes(path.read_bytes()[:-500])
+    fails(path, "--partial")
+    found = laid(open_recording(path, partial=True))
+    np.testing.assert_allclose(np.stack(list(found.values())), frames[:375].T / 1000, atol=1e-6)
+
+
 def test_unknown_leads_are_an_error_until_they_are_given(tmp_path: Path) -> None:
     path = written(tmp_path / "a.ecg", digits(500, 2), (0, 1))
     fails(path, "unknown, bipolar; name them in order, for example --leads I")

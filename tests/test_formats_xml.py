@@ -109,7 +109,15 @@ def test_aecg_samples_are_origin_and_scale_times_digit(tmp_path: Path, scale: tu
 
 @pytest.mark.parametrize(
     ("step", "rate_hz"),
-    [(("2", "ms"), 500), (("4000", "us"), 250), (("0.001", "s"), 1000), (("2.778", "ms"), 360), (("7.8125", "ms"), 128)],
+    [
+        (("2", "ms"), 500),
+        (("4000", "us"), 250),
+        (("0.001", "s"), 1000),
+        (("2.778", "ms"), 360),
+        (("7.8125", "ms"), 128),
+        (("0.00333", "s"), 300),
+        (("3.33", "ms"), 300),
+    ],
 )
 def test_aecg_rate_is_of_the_time_step(tmp_path: Path, step: tuple[str, str], rate_hz: float) -> None:
     recording = _open(tmp_path, aecg(aecg_series(aecg_set(_ecg(), step=f'value="{step[0]}" unit="{step[1]}"'))))
@@ -194,8 +202,14 @@ def test_leads_of_differing_length_end_in_nan(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples, _expect(units), atol=1e-7)
 
 
-def test_a_representative_beat_is_not_read(tmp_path: Path) -> None:
-    beat = aecg_series(aecg_set(_ecg(), head=""), code="REPRESENTATIVE_BEAT")
+def test_a_time_step_of_one_digit_tells_no_better_rate(tmp_path: Path) -> None:
+    recording = _open(tmp_path, aecg(aecg_series(aecg_set(_ecg(), step='value="0.003" unit="s"'))))
+    assert next(iter(recording.chunks())).rate_hz == pytest.approx(1000 / 3)
+
+
+@pytest.mark.parametrize("code", ["REPRESENTATIVE_BEAT", "MEDIAN_BEAT", "MEDIAN BEAT", " Median Beat "])
+def test_a_representative_beat_is_not_read(tmp_path: Path, code: str) -> None:
+    beat = aecg_series(aecg_set(_ecg(), head=""), code=code)
     derived = f'<derivation><derivedSeries><code code="REPRESENTATIVE_BEAT"/>{aecg_set(_ecg())}</derivedSeries></derivation>'
     recording = _open(tmp_path, aecg(beat, aecg_series(aecg_set(_ecg(EIGHT)), notes=derived)))
     assert (recording.duration_s, next(iter(recording.chunks())).leads) == (2.0, EIGHT)
@@ -250,12 +264,16 @@ def test_aecg_annotations_are_words_at_their_times(tmp_path: Path) -> None:
         + _note("MDC_ECG_INTERPRETATION", "", _note("MDC_ECG_INTERPRETATION_STATEMENT", "<value xsi:type='ST'>Sinus  rhythm</value>"))
         + _note("MDC_ECG_RHY", "<value code='VENDOR_NOVEL_RHYTHM' displayName='novel rhythm'/>")
         + _note("MDC_ECG_RHY", "<value code='MDC_ECG_RHY_SLOW_WAVES'/>")
+        + _note("MDC_ECG_RHY", "<value code='MDC_ECG_RHY_SINUS_RHY'/>")
+        + _note("MDC_ECG_RHY", "<value code='MDC_ECG_RHY_ATR_FIB'/>")
     )
     recording = _open(tmp_path, aecg(aecg_series(aecg_set(_ecg()), notes=f"<subjectOf><annotationSet>{notes}</annotationSet></subjectOf>")))
     assert list(annotations_of(recording)) == [
         Annotation(0.0, "Sinus rhythm"),
         Annotation(0.0, "novel rhythm"),
         Annotation(0.0, "slow waves"),
+        Annotation(0.0, "sinus rhythm"),
+        Annotation(0.0, "atrial fibrillation"),
         Annotation(0.332, "R wave"),
         Annotation(1.0, "ventricular premature beat", 1.102),
         Annotation(1.0, "P wave", 1.102),

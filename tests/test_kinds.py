@@ -74,6 +74,10 @@ def test_an_archive_of_arrays_is_numpy_and_another_archive_is_none(tmp_path: Pat
         _find(tmp_path, file.getvalue())
 
 
+def test_text_in_utf_16_is_text(tmp_path: Path) -> None:
+    assert _find(tmp_path, "time\tI\n0\t1\n".encode("utf-16")) is TEXT
+
+
 PROLOGUES = (
     "",
     "\n\n  ",
@@ -113,7 +117,6 @@ FOREIGN = {
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(9), "unpack"),
     "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(9), "unpack"),
     "RAR": (b"Rar!\x1a\x07\0", "unpack"),
-    "UTF-16": ("time\tI\n0\t1\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
     "PGP": (b"\x85\x01\x0c\x03" + bytes(20), "decrypt"),
     "PGP text": (b"-----BEGIN PGP MESSAGE-----\n\nhQEMA", "decrypt"),
     "OpenSSL": (b"Salted__" + bytes(20), "decrypt"),

@@ -27,6 +27,8 @@ Digits = npt.NDArray[np.signedinteger[Any]]
 _FORMAT = re.compile(r"(?P<code>\d{1,9})(?:x(?P<per_frame>\d{1,9}))?(?::(?P<skew>\d{1,9}))?(?:\+(?P<offset>\d{1,9}))?")
 _GAIN = re.compile(r"(?P<gain>[^(/]+)(?:\((?P<baseline>[^)]*)\))?(?:/(?P<unit>\S+))?")
 _UNITS_IN_A_MV = {"mv": 1.0, "uv": 1e3, "\N{GREEK SMALL LETTER MU}v": 1e3, "v": 1e-3, "nv": 1e6}
+_PREFIXES = {"milli": "m", "micro": "u", "nano": "n"}
+_VOLTS = re.compile("(?:[ -]?volts?|v)$")
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
 FASTEST_HZ = 100_000.0
@@ -141,8 +143,11 @@ def _parse_gain(gain_field: str | None, zero_field: str | None) -> tuple[float, 
 
 
 def mv_scale(unit: str) -> float | None:
-    """How many of this unit are a millivolt; None where it is no voltage."""
-    return _UNITS_IN_A_MV.get(unit.casefold())
+    """How many of this unit are a millivolt, `uV`, `microV` or `mVolt`; None where it is no voltage."""
+    plain = _VOLTS.sub("v", unit.strip().casefold())
+    for word, letter in _PREFIXES.items():
+        plain = plain.replace(word, letter)
+    return _UNITS_IN_A_MV.get(plain)
 
 
 def _decimal(text: str, what: str) -> float:

@@ -16,6 +16,7 @@ from kernels.findings import ConfigError
 from kernels.signal import standard_lead
 
 from ..decode.csv import Columns
+from ..decode.row_clock import CUSTOMARY_HZ
 from ..decode.wfdb import mv_scale
 from .recording import Annotation, RecordingFile
 from .xml import Block, Digits, digits, inner, join, number, positive, read_xml
@@ -24,7 +25,9 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\N{MICRO SIGN}s": 1e-6, "\N{GREEK
 """UCUM codes."""
 _NEARLY = 1e-4
 """A time step that was rounded tells the rate no better: 2.778 ms are 360 Hz."""
-_BEATS = ("REPRESENTATIVE_BEAT", "MEDIAN_BEAT")
+_SIGNIFICANT = re.compile(r"0*\.?0*([1-9][\d.]*)")
+_BEATS = ("REPRESENTATIVE_BEAT", "MEDIAN_BEAT", "AVERAGE_BEAT")
+_TELLING_DIGITS = 3
 _MOMENT = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)?(\d\d)?(\d\d)?(\.\d{1,9})?([+-]\d{4})?")
 _REGION = "support/supportingROI/component/boundary"
 
@@ -72,6 +75,29 @@ _WORDS = {
     "NOISE_NOSIGNAL": "no signal",
 }
 """Of the reference identifiers behind MDC_ECG_."""
+_SHORT = {
+    "RHY": "rhythm",
+    "ARRHY": "arrhythmia",
+    "TACHY": "tachycardia",
+    "BRADY": "bradycardia",
+    "FIB": "fibrillation",
+    "FLUT": "flutter",
+    "ATR": "atrial",
+    "AV": "AV",
+    "SV": "supraventricular",
+    "V": "ventricular",
+    "VENT": "ventricular",
+    "JUNC": "junctional",
+    "IDIO": "idioventricular",
+    "ACC": "accelerated",
+    "ESC": "escape",
+    "BLK": "block",
+    "BIGEM": "bigeminy",
+    "TRIGEM": "trigeminy",
+    "MULTI": "multifocal",
+    "PAROX": "paroxysmal",
+}
+"""Parts of other reference identifiers, as MDC_ECG_RHY_SINUS_RHY."""
 _SILENT = ("WAVC_PEAK", "NOISE_CLEAN")
 """What the annotation around it, or nothing, says as well."""
 
@@ -79,7 +105,7 @@ _SILENT = ("WAVC_PEAK", "NOISE_CLEAN")
 def open_aecg(path: Path, columns: Columns) -> RecordingFile:
     """Its sequence sets in their times. Raises ConfigError for a damaged file, or one without rhythm leads."""
     root = read_xml(path)
-    series = [each for each in root.findall("component/series") if _code(each).upper() not in _BEATS]
+    series = [each for each in root.findall("component/series") if _code(each).strip().upper().replace(" ", "_") not in _BEATS]
     found = [list(_blocks(each, alone=len(series) == 1)) for each in series]
     begun = [min((block.start_s for block in blocks if block.start_s is not None), default=None) for blocks in found]
     begin_s = min((start_s for start_s in begun if start_s is not None), default=None)
@@ -117,7 +143,17 @@ def _rate_hz(time: Element) -> float:
     if unit not in _SECONDS:
         raise ConfigError(f"gives its time step in {unit[:20]!r}; it must be one of {' '.join(_SECONDS)}; export it again")
     rate_hz = 1 / (positive(increment.get("value", ""), "its time step") * _SECONDS[unit])
-    return float(round(rate_hz)) if abs(round(rate_hz) / rate_hz - 1) < _NEARLY else rate_hz
+    return _unrounded(rate_hz, increment.get("value", ""))
+
+
+def _unrounded(rate_hz: float, step: str) -> float:
+    """The rate that was meant by a time step as it is written: 0.00333 s are 300 Hz, and 0.003 s nothing better."""
+    if abs(round(rate_hz) / rate_hz - 1) < _NEARLY:
+        return float(round(rate_hz))
+    found = _SIGNIFICANT.fullmatch(step.strip())
+    digits_held = found[1].replace(".", "") if found else ""
+    half = 0.5 / int(digits_held) if len(digits_held) >= _TELLING_DIGITS else 0.0
+    return next((float(hz) for hz in CUSTOMARY_HZ if abs(hz / rate_hz - 1) < half), rate_hz)
 
 
 def _start_s(time: Element, begin_s: float | None, alone: bool, alone_in_series: bool) -> float | None:
@@ -203,7 +239,7 @@ def _text(annotation: Element) -> str:
     reference = value.get("code", "").upper().removeprefix("MDC_ECG_")
     if reference in _SILENT:
         return ""
-    spelled = reference.partition("_")[2].replace("_", " ").lower() or reference.lower()
+    spelled = " ".join(_SHORT.get(word, word.lower()) for word in reference.partition("_")[2].split("_")) or reference.lower()
     return inner(value) or _WORDS.get(reference) or value.get("displayName", "") or spelled
 
 

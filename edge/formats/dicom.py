@@ -9,9 +9,10 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import numpy.typing as npt
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples, standard_lead
 
-from ..decode.chunk import finite, name_leads
+from ..decode.chunk import PAIR, finite, name_leads, split_pair
 from ..decode.csv import Columns
+from ..decode.electrodes import leads_among
 from ..decode.wfdb import FASTEST_HZ, mv_scale, voltage_leads
 from .rates import Series, merge
 from .recording import Annotation, RecordingFile, damaged, library
@@ -30,6 +32,7 @@ from .recording import Annotation, RecordingFile, damaged, library
 _CODE = re.compile(r"(?:2:|5\.6\.3-9-)(\d+)")
 """Of a lead, as ISO/IEEE 11073 (MDC) and as SCP-ECG write it."""
 _BY_CODE = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {2 + n: f"V{n}" for n in range(1, 7)}
+_NO_SENSITIVITY = "its rhythm leads have no sensitivity or unit, so their size in mV is unknown; export it again"
 _COMPANDED = ("MB", "AB")
 _SEVERAL = "MULTIPOINT"
 _STRETCHES = ("SEGMENT", "MULTISEGMENT")
@@ -44,9 +47,31 @@ class _Channels:
     """NaN for what is no voltage."""
     baseline_mv: tuple[float, ...]
 
+    without_unit: tuple[bool, ...]
+
+    @property
+    def lacks_unit(self) -> bool:
+        """Whether it would hold a lead, if its size were known."""
+        return any(name in LEADS and lacks for name, lacks in zip(leads_among(self.names), self.without_unit, strict=True))
+
     @property
     def holds_lead(self) -> bool:
-        return any(standard_lead(name) and np.isfinite(scale) for name, scale in zip(self.names, self.mv_per_digit, strict=True))
+        return any(name in LEADS and np.isfinite(scale) for name, scale in zip(leads_among(self.names), self.mv_per_digit, strict=True))
+
+    def given(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Of the leads that the operator names, those of this group: pairs are for all groups together."""
+        names = {name.strip().casefold() for name in self.names}
+        return tuple(each for each in given if PAIR not in each or split_pair(each)[0] in names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Those of which the recording is made."""
+
+    series: Mapping[int, Series]
+    """By their number in the object, from 1. The first sample of the earliest is at 0 s."""
+    begun_s: float
+    """Since the acquisition."""
 
 
 def open_dicom(path: Path, columns: Columns) -> RecordingFile:
@@ -59,7 +84,7 @@ def open_dicom(path: Path, columns: Columns) -> RecordingFile:
         dataset = library("pydicom").dcmread(path)
         groups = _groups(dataset, columns.leads)
         del dataset.WaveformSequence
-    return merge(path.stem, list(groups.values()), lambda: _annotations(dataset, groups))
+    return merge(path.stem, list(groups.series.values()), lambda: _annotations(dataset, groups))
 
 
 @contextmanager
@@ -77,38 +102,52 @@ def _library_errors() -> Iterator[None]:
         raise ConfigError(f"pydicom cannot read it ({error or type(error).__name__}); copy it again") from error
 
 
-def _groups(dataset: Any, given: Sequence[str]) -> Mapping[int, Series]:
-    """By their number in the object, from 1. The first sample of the earliest is at 0 s."""
+def _groups(dataset: Any, given: Sequence[str]) -> _Groups:
     items = dict(enumerate(dataset.get("WaveformSequence") or (), 1))
     channels = {number: _channels(item) for number, item in items.items()}
     voltages = [number for number, of in channels.items() if np.isfinite(of.mv_per_digit).any()]
     if not voltages:
-        uid = dataset.get("SOPClassUID")
-        title = uid.name if uid else "object of an unknown class"
-        raise ConfigError(f"is a DICOM {title} and holds no ECG waveform; export the 12-lead, general or ambulatory ECG")
-    kept = [number for number in voltages if given or channels[number].holds_lead]
-    original = [number for number in kept if items[number].get("WaveformOriginality", "ORIGINAL") == "ORIGINAL"]
+        raise _without_voltage(dataset, channels.values())
+    kept = [number for number in voltages if (channels[number].given(given) if given else channels[number].holds_lead)]
+    original = [number for number in items if items[number].get("WaveformOriginality", "ORIGINAL") == "ORIGINAL"]
+    chosen = [number for number in kept if number in original]
+    if kept and not chosen and any(channels[number].lacks_unit for number in original):
+        raise ConfigError(_NO_SENSITIVITY)
     # Where no group has a lead, the first one's names say what is there instead.
-    chosen = original or kept or voltages[:1]
+    chosen = chosen or kept or voltages[:1]
     series = {number: _series(dataset, number, channels[number], given) for number in chosen}
     begun_s = min(part.start_s for part in series.values())
-    return {number: replace(part, start_s=part.start_s - begun_s) for number, part in series.items()}
+    return _Groups({number: replace(part, start_s=part.start_s - begun_s) for number, part in series.items()}, begun_s)
+
+
+def _without_voltage(dataset: Any, channels: Iterable[_Channels]) -> ConfigError:
+    if any(of.lacks_unit for of in channels):
+        return ConfigError(_NO_SENSITIVITY)
+    uid = dataset.get("SOPClassUID")
+    title = uid.name if uid else "object of an unknown class"
+    return ConfigError(f"is a DICOM {title} and holds no ECG waveform; export the 12-lead, general or ambulatory ECG")
 
 
 def _channels(item: Any) -> _Channels:
     definitions = item.get("ChannelDefinitionSequence") or ()
     scales = [_scale(channel) for channel in definitions]
     return _Channels(
-        tuple(map(_name, definitions)),
+        tuple(_name(channel) or f"unnamed {number}" for number, channel in enumerate(definitions, 1)),
         tuple(per_digit for per_digit, _ in scales),
         tuple(baseline for _, baseline in scales),
+        tuple(channel.get("ChannelSensitivity") is None or not _unit(channel) for channel in definitions),
     )
+
+
+def _unit(channel: Any) -> str:
+    """Its code, or its meaning where the code is missing; empty where both are."""
+    units = channel.get("ChannelSensitivityUnitsSequence") or ()
+    return str(units[0].get("CodeValue") or units[0].get("CodeMeaning") or "") if units else ""
 
 
 def _scale(channel: Any) -> tuple[float, float]:
     """mV of one digit, and of the digit 0."""
-    units = channel.get("ChannelSensitivityUnitsSequence") or ()
-    units_in_a_mv = mv_scale(str(units[0].get("CodeValue", ""))) if units else None
+    units_in_a_mv = mv_scale(_unit(channel))
     sensitivity = channel.get("ChannelSensitivity")
     if units_in_a_mv is None or sensitivity is None:
         return np.nan, np.nan
@@ -118,19 +157,19 @@ def _scale(channel: Any) -> tuple[float, float]:
 
 
 def _name(channel: Any) -> str:
-    """The lead by its code, its meaning or its label; else one of these, to show."""
+    """The lead by its code, its meaning or its label; else one of these, to show; empty where it has none."""
     sources = channel.get("ChannelSourceSequence") or ()
     code = _CODE.fullmatch(str(sources[0].get("CodeValue", ""))) if sources else None
     coded = _BY_CODE.get(int(code[1])) if code else None
     meaning = str(sources[0].get("CodeMeaning", "")).partition("(")[0].strip() if sources else ""
     label = str(channel.get("ChannelLabel") or "")
-    return coded or next((text for text in (meaning, label) if standard_lead(text)), meaning or label or "unnamed")
+    return coded or next((text for text in (meaning, label) if standard_lead(text)), meaning or label)
 
 
 def _series(dataset: Any, number: int, channels: _Channels, given: Sequence[str]) -> Series:
     item = dataset.WaveformSequence[number - 1]
     is_voltage = [bool(np.isfinite(scale)) for scale in channels.mv_per_digit]
-    names = voltage_leads(name_leads(channels.names, given), is_voltage)
+    names = voltage_leads(name_leads(channels.names, channels.given(given) or given), is_voltage)
     rows = [row for row, name in enumerate(names) if name in LEADS]
     for row in rows:
         if channels.mv_per_digit[row] == 0:
@@ -169,19 +208,20 @@ def _padding(item: Any, kind: np.dtype[Any]) -> int | None:
     return None if value is None else int(value)
 
 
-def _annotations(dataset: Any, groups: Mapping[int, Series]) -> Sequence[Annotation]:
+def _annotations(dataset: Any, groups: _Groups) -> Sequence[Annotation]:
     """What concerns the whole recording stands at its beginning."""
     try:
         with _library_errors():
-            notes = [note for item in dataset.get("WaveformAnnotationSequence") or () for note in _placed(item, groups)]
+            acquired = next(iter(_moments(dataset.get("AcquisitionDateTime"))), None)
+            notes = [note for item in dataset.get("WaveformAnnotationSequence") or () for note in _placed(item, groups, acquired)]
     except ConfigError:
         return ()
     return sorted(notes, key=lambda note: note.at_s)
 
 
-def _placed(item: Any, groups: Mapping[int, Series]) -> Iterator[Annotation]:
+def _placed(item: Any, groups: _Groups, acquired: datetime | None) -> Iterator[Annotation]:
     """One annotation, or one for each of its moments."""
-    text, times_s = _words(item), _times_s(item, groups)
+    text, times_s = _words(item), _times_s(item, groups, acquired)
     reach = item.get("TemporalRangeType")
     if not text or not times_s:
         return
@@ -200,13 +240,29 @@ def _words(item: Any) -> str:
     return " ".join(str(part).strip() for part in parts if part is not None)
 
 
-def _times_s(item: Any, groups: Mapping[int, Series]) -> list[float]:
-    """The moments that it names, 0 s if none; empty for a place in a group that is left out."""
+def _times_s(item: Any, groups: _Groups, acquired: datetime | None) -> list[float]:
+    """The moments that it names, 0 s if none; empty for a place in a group that is left out, and for a date without a clock."""
     offsets, positions = _numbers(item.get("ReferencedTimeOffsets")), _numbers(item.get("ReferencedSamplePositions"))
-    if not positions:
-        return offsets or [0.0]
-    group = groups.get(int((_numbers(item.get("ReferencedWaveformChannels")) or [1])[0]))
-    return [group.start_s + (position - 1) / group.rate_hz for position in positions] if group else []
+    dated = _moments(item.get("ReferencedDateTime"))
+    if positions:
+        group = groups.series.get(int((_numbers(item.get("ReferencedWaveformChannels")) or [1])[0]))
+        return [group.start_s + (position - 1) / group.rate_hz for position in positions] if group else []
+    if dated and not offsets:
+        return [_between_s(acquired, moment) - groups.begun_s for moment in dated] if acquired else []
+    return offsets or [0.0]
+
+
+def _moments(value: Any) -> list[datetime]:
+    """Of an element of dates, as text or as pydicom's own kind."""
+    several = [] if value is None else [value] if isinstance(value, (str, datetime)) else list(value)
+    return [library("pydicom.valuerep").DT(each) for each in several if each]
+
+
+def _between_s(earlier: datetime, later: datetime) -> float:
+    """By the zone that both have, or else as the clocks show."""
+    if (earlier.tzinfo is None) != (later.tzinfo is None):
+        earlier, later = earlier.replace(tzinfo=None), later.replace(tzinfo=None)
+    return (later - earlier).total_seconds()
 
 
 def _numbers(value: Any) -> list[float]:

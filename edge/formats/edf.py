@@ -6,11 +6,10 @@ Source: Kemp and others, A simple format for exchange of digitized polygraphic r
 from __future__ import annotations
 
 import math
-import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from ..decode.csv import Columns
 from ..decode.wfdb import FASTEST_HZ, mv_scale, voltage_leads
 from .rates import Read, Series, merge
 from .recording import Annotation, RecordingFile, damaged, library
+from .tal import Tal, parse_tals
+from .truncation import truncated
 
 _FIXED = 256
 """Bytes of the header before, and for, each signal."""
@@ -34,8 +35,8 @@ _GROUP = 1 << 18
 _ANNOTATIONS = (b"EDF Annotations", b"BDF Annotations")
 _SHOWN = b"cardiogloss TAL "
 """edfio hides the bytes of a signal that is called after annotations."""
-_EEG = re.compile(r"(eeg\b|(fp|af|fc|ft|cp|tp|po)\d|[fpto][\dz]\b|cz\b)", re.IGNORECASE)
-_CENTRAL = re.compile(r"c\d", re.IGNORECASE)
+_LATE_S = 0.02
+"""A record that begins so much early or late tells of the clock that stamps it, and not of samples that are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class _Records:
         return _parse(self.head, data)
 
 
+_Run = tuple[float, int, int]
+"""Start in seconds, first record, and number of records, none of which is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Lead:
     """A signal that is a lead."""
@@ -78,22 +83,23 @@ class _Lead:
 def open_edf(path: Path, columns: Columns) -> RecordingFile:
     """Leads at a lower rate are brought to the fastest one's; what is missing between the records of EDF+D is a gap.
 
-    Raises ConfigError for a header that is damaged or promises more than the file holds, for a lead without a gain,
-    and where no signal in a unit of voltage is a known lead.
+    Raises ConfigError for a header that is damaged or, unless `columns.partial`, promises more than the file holds, for
+    a lead without a gain, and where no signal in a unit of voltage is a known lead.
     """
-    records, signals = _open(path)
+    records, signals = _open(path, columns.partial)
     tals = [index for index, signal in enumerate(signals) if signal.label == _SHOWN.decode().strip()]
     leads = _leads(signals, tals, columns.leads)
     _check_rates(leads, records.duration_s)
+    runs, to_samples = [(0.0, 0, records.count)], None
     if records.head[192:197] in (b"EDF+D", b"BDF+D"):
-        runs = list(_runs(_onsets(records, tals), records.duration_s, max(lead.per_record for lead in leads)))
-    else:
-        runs = [(0.0, 0, records.count)]
+        onset_s = _onsets(records, tals)
+        runs = list(_runs(onset_s, records.duration_s, max(lead.per_record for lead in leads)))
+        to_samples = partial(_to_samples, onset_s, runs, records.duration_s)
     series = [_series(records, group, run) for run in runs for group in _by_rate(leads)]
-    return merge(path.stem, series, lambda: _annotations(records, tals))
+    return merge(path.stem, series, lambda: _annotations(records, tals, to_samples))
 
 
-def _open(path: Path) -> tuple[_Records, Sequence[Any]]:
+def _open(path: Path, cut: bool) -> tuple[_Records, Sequence[Any]]:
     """The records and, without their samples, the signals."""
     with path.open("rb") as file:
         fixed = file.read(_FIXED)
@@ -113,15 +119,14 @@ def _open(path: Path) -> tuple[_Records, Sequence[Any]]:
         raise ConfigError(f"its header gives {min(samples)} samples to a record of a signal; mend it or copy the file again")
     record = sum(samples) * (3 if head[:1] == b"\xff" else 2)
     held = (size - len(head)) // record
-    return _Records(path, head, record, _promised(fixed, held, duration_s), duration_s), parsed
-
-
-def _promised(fixed: bytes, held: int, duration_s: float) -> int:
-    """How many records to read. A recorder that was cut off leaves -1, and then whatever there is counts."""
     promised = int(_number(fixed[236:244], "number of records"))
-    if promised > held:
-        raise ConfigError(f"is truncated: it holds {held * duration_s:.2f} of {promised * duration_s:.2f} s; copy it again")
-    return held if promised < 0 else promised
+    if promised > held and not cut:
+        raise truncated(held * duration_s, promised * duration_s)
+    # A recorder that was cut off leaves -1.
+    count = held if promised < 0 else min(promised, held)
+    if not count:
+        raise ConfigError("holds no record; export or copy it again")
+    return _Records(path, head, record, count, duration_s), parsed
 
 
 def _number(field: bytes, what: str) -> float:
@@ -155,15 +160,9 @@ def _leads(signals: Sequence[Any], tals: Sequence[int], given: Sequence[str]) ->
         raise ConfigError("holds annotations only; give the file with the signals")
     labels = [signals[index].label for index in ordinary]
     scales = [mv_scale(_unit(signals[index].physical_dimension)) for index in ordinary]
-    names = voltage_leads(name_leads(_without_eeg(labels), given), [scale is not None for scale in scales])
+    names = voltage_leads(name_leads(labels, given), [scale is not None for scale in scales])
     found = zip(ordinary, names, scales, strict=True)
     return [_lead(signals[index], index, name, 1 / scale) for index, name, scale in found if scale and name in LEADS]
-
-
-def _without_eeg(labels: Sequence[str]) -> list[str]:
-    """C3 and C4 are chest leads, but electrodes on the scalp where other signals lie there too."""
-    scalp = any(_EEG.match(label) for label in labels)
-    return [f"EEG {label}" if scalp and _CENTRAL.fullmatch(label) else label for label in labels]
 
 
 def _unit(text: str) -> str:
@@ -193,7 +192,7 @@ def _by_rate(leads: Sequence[_Lead]) -> list[list[_Lead]]:
     return [list(group) for _, group in groupby(sorted(leads, key=lambda lead: -lead.per_record), key=lambda lead: lead.per_record)]
 
 
-def _series(records: _Records, leads: Sequence[_Lead], run: tuple[float, int, int]) -> Series:
+def _series(records: _Records, leads: Sequence[_Lead], run: _Run) -> Series:
     start_s, first, count = run
     per_record = leads[0].per_record
     names = tuple(lead.name for lead in leads)
@@ -219,45 +218,37 @@ def _reader(records: _Records, leads: Sequence[_Lead], first: int, count: int) -
     return read
 
 
-def _runs(onset_s: npt.NDArray[np.float64], duration_s: float, per_record: int) -> Iterator[tuple[float, int, int]]:
-    """(start in seconds, first record, number of records) of each run without a gap of half a sample."""
+def _runs(onset_s: npt.NDArray[np.float64], duration_s: float, per_record: int) -> Iterator[_Run]:
+    """Where they lie among the samples.
+
+    The clock that stamps the records is followed: they last as long as their samples, and only what it is ahead counts.
+    """
     ahead_s = np.diff(onset_s) - duration_s
-    half_s = 0.5 * duration_s / per_record
-    if (ahead_s < -half_s).any():
-        number = int(np.argmax(ahead_s < -half_s)) + 2
+    late_s = max(0.5 * duration_s / per_record, _LATE_S)
+    if (ahead_s < -late_s).any():
+        number = int(np.argmax(ahead_s < -late_s)) + 2
         raise ConfigError(f"its record {number} begins before the one before it ends; export it again, in the order of time")
-    edges = [0, *(np.flatnonzero(ahead_s > half_s) + 1).tolist(), len(onset_s)]
-    for first, last in pairwise(edges):
-        yield float(onset_s[first] - onset_s[0]), first, last - first
+    edges = [0, *(np.flatnonzero(ahead_s > late_s) + 1).tolist(), len(onset_s)]
+    missing_s = np.cumsum([0.0, *ahead_s[[edge - 1 for edge in edges[1:-1]]].tolist()])
+    for (first, last), gaps_s in zip(pairwise(edges), missing_s.tolist(), strict=True):
+        yield first * duration_s + gaps_s, first, last - first
 
 
-@dataclass(frozen=True, slots=True)
-class _Tal:
-    """A time-stamped annotations list: texts of one moment, of which the first in a record keeps its time and is empty."""
-
-    onset_s: float
-    duration_s: float | None
-    texts: tuple[str, ...]
+def _to_samples(onset_s: npt.NDArray[np.float64], runs: Sequence[_Run], duration_s: float, time_s: float) -> float:
+    """A moment of the clock that stamps the records, among the samples."""
+    record = max(int(np.searchsorted(onset_s, time_s, "right")) - 1, 0)
+    start_s, first, _ = next(run for run in reversed(runs) if run[1] <= record)
+    return round(start_s + (record - first) * duration_s + time_s - float(onset_s[record]), 6)
 
 
-def _tals(data: bytes) -> list[_Tal]:
-    """Of one signal of annotations in one record. Raises ValueError for bytes that are no such list."""
-    found = []
-    for tal in filter(None, data.split(b"\0")):
-        moment, *texts = tal.split(b"\x14")
-        onset, _, duration = moment.partition(b"\x15")
-        found.append(_Tal(float(onset), float(duration) if duration else None, tuple(text.decode(errors="replace") for text in texts)))
-    return found
-
-
-def _read_tals(records: _Records, index: int) -> Iterator[list[_Tal]]:
+def _read_tals(records: _Records, index: int) -> Iterator[list[Tal]]:
     """Of each record."""
     for begin in range(0, records.count, records.at_once):
         end = min(begin + records.at_once, records.count)
         signal = records.signals(begin, end)[index]
         with damaged("edfio"):
             data = _bytes(signal.digital).reshape(end - begin, -1)
-            yield from [_tals(record.tobytes()) for record in data]
+            yield from [parse_tals(record.tobytes()) for record in data]
 
 
 def _bytes(digital: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -275,16 +266,20 @@ def _onsets(records: _Records, tals: Sequence[int]) -> npt.NDArray[np.float64]:
     return onset_s
 
 
-def _annotations(records: _Records, tals: Sequence[int]) -> Sequence[Annotation]:
+def _annotations(records: _Records, tals: Sequence[int], to_samples: Callable[[float], float] | None) -> Sequence[Annotation]:
+    """In seconds since the first record, or as `to_samples` places them."""
     try:
         lists = [found for index in tals for found in _read_tals(records, index)]
     except ConfigError:
         return ()
-    origin_s = lists[0][0].onset_s if lists and lists[0] else 0.0
+    origin_s = lists[0][0].onset_s if lists and lists[0] and math.isfinite(lists[0][0].onset_s) else 0.0
+    place = to_samples or (lambda onset_s: onset_s - origin_s)
     notes = [
-        Annotation(tal.onset_s - origin_s, text, None if tal.duration_s is None else tal.onset_s - origin_s + tal.duration_s)
+        Annotation(at_s, text, None if tal.duration_s is None else at_s + tal.duration_s)
         for found in lists
         for tal in found
+        if math.isfinite(tal.onset_s)
+        for at_s in [place(tal.onset_s)]
         for text in filter(None, tal.texts)
     ]
     return sorted(notes, key=lambda note: note.at_s)

@@ -19,6 +19,7 @@ from ..decode.chunk import finite, name_leads
 from ..decode.csv import Columns
 from .rates import Series, merge
 from .recording import Annotation, RecordingFile
+from .truncation import truncated
 
 _HEADER = np.dtype(
     {
@@ -53,7 +54,7 @@ class _Header:
 
 def open_ishne(path: Path, columns: Columns) -> RecordingFile:
     """Raises ConfigError for a damaged or truncated file, and where none of its leads is a known one: then --leads names them."""
-    header = _read_header(path)
+    header = _read_header(path, columns.partial)
     found = [_NAMES[code] if 0 <= code < len(_NAMES) else f"code {code}" for code in header.codes]
     names = name_leads(found, columns.leads)
     rows = [row for row, name in enumerate(names) if name in LEADS]
@@ -72,7 +73,7 @@ def open_ishne(path: Path, columns: Columns) -> RecordingFile:
     return merge(path.stem, [Series(leads, header.rate_hz, header.samples, read)], lambda: _annotations(path, header.rate_hz))
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(path: Path, partial: bool) -> _Header:
     with path.open("rb") as file:
         fixed = file.read(_HEADER.itemsize)
         if len(fixed) < _HEADER.itemsize:
@@ -86,18 +87,19 @@ def _read_header(path: Path) -> _Header:
     leads, rate_hz, offset = int(fields["leads"]), int(fields["rate_hz"]), int(fields["offset"])
     if not 1 <= leads <= _MOST_LEADS or rate_hz <= 0 or offset < _HEADER.itemsize:
         raise ConfigError(f"its header gives {leads} leads at {rate_hz} Hz from byte {offset}; export it again")
-    samples = _samples(int(fields["samples"]), (size - offset) // 2, leads, rate_hz)
+    samples = _samples(int(fields["samples"]), max(size - offset, 0) // 2, leads)
+    whole = max(size - offset, 0) // 2 // leads
+    if samples > whole and not partial:
+        raise truncated(whole / rate_hz, samples / rate_hz, "up to ")
+    samples = min(samples, whole)
     return _Header(rate_hz, tuple(fields["codes"][:leads].tolist()), tuple(fields["nv"][:leads].tolist()), samples, offset)
 
 
-def _samples(promised: int, held: int, leads: int, rate_hz: int) -> int:
+def _samples(promised: int, held: int, leads: int) -> int:
     """Of each lead. The standard leaves open whether a header counts them for one lead or for all, and both are met."""
-    whole = max(held, 0) // leads
-    if promised <= 0 or promised == held:
-        return whole
-    if promised > whole:
-        raise ConfigError(f"is truncated: it holds {whole / rate_hz:.2f} of up to {promised / rate_hz:.2f} s; copy it again")
-    return promised
+    whole = held // leads
+    counts_all = promised % leads == 0 and whole * leads <= promised <= held
+    return whole if promised <= 0 or counts_all else promised
 
 
 def _annotations(path: Path, rate_hz: float) -> Sequence[Annotation]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernels.findings import ConfigError
 
-from ..decode.csv import Columns
+from ..decode.csv import UTF_16, Columns
 from .recording import RecordingFile
 from .xml import decode, root_name
 
@@ -60,7 +60,7 @@ KINDS = (
     Kind("Parquet", lambda head: head[:4] == b"PAR1", "parquet:open_parquet", False),
 )
 
-TEXT = Kind("CSV", lambda head: b"\0" not in head, "text:open_text", False)
+TEXT = Kind("CSV", lambda head: b"\0" not in head or head[:2] in UTF_16, "text:open_text", False)
 """What is left, if it is text."""
 
 _FOREIGN = {
@@ -74,8 +74,6 @@ _FOREIGN = {
     b"\xfd7zXZ": "is compressed by xz; unpack it first",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it first",
     b"Rar!": "is a RAR archive; unpack it first",
-    b"\xff\xfe": "is text in UTF-16; save it as UTF-8",
-    b"\xfe\xff": "is text in UTF-16; save it as UTF-8",
     b"\x85\x01": "is encrypted by PGP; decrypt it first",
     b"\x85\x02": "is encrypted by PGP; decrypt it first",
     b"-----BEGIN PGP": "is encrypted by PGP; decrypt it first",

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,18 +22,19 @@ import numpy.typing as npt
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples
 
-from ..decode.chunk import finite, name_leads
+from ..decode.chunk import PAIR, finite, name_leads
 from ..decode.csv import Columns
 from ..decode.wfdb import FASTEST_HZ
 from .rates import Series, merge
 from .recording import RecordingFile, damaged
+from .truncation import truncated
 
 _MOST_BYTES = 1 << 27
 """Of samples in an archive, which cannot be read in slices."""
 _FEW_BYTES = 1 << 12
 """Of what an archive says besides."""
 _SAMPLES = ("samples_mv", "signal", "ecg", "arr_0")
-_RATES = ("rate_hz", "fs")
+_RATES = ("rate_hz", "fs", "sampling_rate")
 _LEADS = "leads"
 
 
@@ -72,7 +73,7 @@ class _Layout:
 
 
 def open_numpy(path: Path, columns: Columns) -> RecordingFile:
-    """A `.npy` of shape [n], [n, leads] or [leads, n], or a `.npz` with `samples_mv`, `signal` or `ecg`, `rate_hz` or `fs`, and `leads`.
+    """A `.npy` of shape [n], [n, leads] or [leads, n], or a `.npz` of `samples_mv`, `signal` or `ecg`, its rate, and `leads`.
 
     Raises ConfigError for Python objects, which are never read, for a damaged file, and where leads or rate stay unknown.
     """
@@ -103,8 +104,9 @@ def _open_array(path: Path, columns: Columns) -> RecordingFile:
     rate_hz = _rate(columns.rate_hz)
     names, layout = _learn(header, columns.leads)
     if held < header.size:
-        seconds = layout.samples / rate_hz
-        raise ConfigError(f"is truncated: it holds {held / header.size * seconds:.2f} of {seconds:.2f} s; copy it again")
+        if not columns.partial:
+            raise truncated(held / header.size * layout.samples / rate_hz, layout.samples / rate_hz)
+        header, layout = _held(header, layout, held)
 
     def read(begin: int, end: int) -> Samples:
         # Mapped anew each time: what was read before shall not count as memory in use.
@@ -112,7 +114,18 @@ def _open_array(path: Path, columns: Columns) -> RecordingFile:
             array = np.memmap(path, header.kind, "r", header.offset, header.shape, "F" if header.fortran else "C")
             return _mv(layout.cut(array, begin, end), columns)
 
-    return merge(path.stem, [_leads_only(Series(names, rate_hz, layout.samples, read))])
+    return merge(path.stem, [_leads_only(Series(names[: layout.leads], rate_hz, layout.samples, read))])
+
+
+def _held(header: _Header, layout: _Layout, held: int) -> tuple[_Header, _Layout]:
+    """What is whole of a truncated array: samples of all leads, or all samples of the first leads."""
+    by_lead = len(header.shape) == 2 and layout.leads_first != header.fortran
+    whole = held * (layout.leads if by_lead else layout.samples) // header.size
+    layout = replace(layout, leads=whole) if by_lead else replace(layout, samples=whole)
+    if not whole:
+        raise ConfigError("holds no whole lead; copy it again" if by_lead else "holds no sample; copy it again")
+    size = (layout.leads, layout.samples) if layout.leads_first else (layout.samples, layout.leads)
+    return replace(header, shape=size if len(header.shape) == 2 else size[:1]), layout
 
 
 def _open_archive(path: Path, columns: Columns) -> RecordingFile:
@@ -156,7 +169,7 @@ def _read_header(file: IO[bytes]) -> _Header:
         raise ConfigError("holds Python objects, which may run a program when they are read; save the samples as plain numbers")
     if kind.kind not in "iufU" or min(shape, default=0) < 0:
         raise ConfigError(f"holds an array of {kind} {list(shape)}; save the samples as plain numbers")
-    return _Header(shape, fortran, kind, file.tell())
+    return _Header(shape[1:] if len(shape) == 3 and shape[0] == 1 else shape, fortran, kind, file.tell())
 
 
 def _learn(header: _Header, given: Sequence[str], said: Sequence[str] = ()) -> tuple[tuple[str, ...], _Layout]:
@@ -164,7 +177,7 @@ def _learn(header: _Header, given: Sequence[str], said: Sequence[str] = ()) -> t
     shape = header.shape
     if header.kind.kind == "U" or len(shape) not in (1, 2) or 0 in shape:
         raise ConfigError(f"its array has the shape {list(shape)}; save one recording of numbers a file, [n], [n, leads] or [leads, n]")
-    first = len(shape) == 2 and _leads_first(shape, len(given or said))
+    first = len(shape) == 2 and _leads_first(shape, 0 if any(PAIR in name for name in given) else len(given or said))
     layout = _Layout(1, shape[0], False) if len(shape) == 1 else _Layout(shape[not first], shape[first], first)
     if not (given or said):
         example = ",".join(LEADS) if layout.leads == 12 else "I,II,..." if layout.leads > 1 else "I"

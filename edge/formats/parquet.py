@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +16,12 @@ from kernels.signal import LEADS, Samples
 
 from ..decode.chunk import Chunk, finite, name_leads
 from ..decode.csv import Columns
+from ..decode.row_clock import ROWS_FOR_RATE, RowClock, learn_rate, runs, time_unit_s
 from ..decode.wfdb import FASTEST_HZ, mv_scale
 from .rates import Series, merge
 from .recording import BLOCK, RecordingFile, damaged, library
 
-_TIME = re.compile(r"(t|time|time[ _]?stamp|elapsed|seconds|milliseconds)([ _]?[(\[]?(s|sec|ms)[)\]]?)?", re.IGNORECASE)
-_MILLISECONDS = re.compile(r"milli|\bms\b|_ms\b", re.IGNORECASE)
 _TICKS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_ROWS_FOR_RATE = 512
-_WHOLE_HZ = 5e-4
-"""A rate this near, as a share, to a whole number is that number: time stamps are rounded."""
-_TOLERANCE = 0.01
 _MOST_BYTES = 1 << 27
 """Of a row of lists, which cannot be read in slices."""
 _BUFFER = 1 << 16
@@ -60,7 +52,7 @@ def open_parquet(path: Path, columns: Columns) -> RecordingFile:
             raise ConfigError("holds no row; export it again")
         if layout.lists:
             return _open_row(path, file, layout)
-        rate_hz = _learn_rate(file, layout)
+        rate_hz, _ = _learn_clock(file, layout)
         return ParquetRecording(path, layout, rate_hz, file.metadata.num_rows)
 
 
@@ -73,47 +65,30 @@ class ParquetRecording:
         self.duration_s: float | None = None if layout.time else rows / rate_hz
 
     def chunks(self, block: int = BLOCK) -> Iterator[Chunk]:
-        """About `block` bytes of 16-bit samples at a time. Raises ConfigError where the time does not rise, or no sample is valid."""
-        places, any_valid = _Places(self._rate_hz), False
+        """About `block` bytes of 16-bit samples at a time, without rows whose time is out of order.
+
+        Raises ConfigError for a pause above `LONGEST_GAP_S`, or where no sample is valid.
+        """
+        any_valid, end = False, 0
         with _opened(self._path) as file:
+            _, clock = _learn_clock(file, self._layout)
             rows = max(block // (2 * len(self._layout.leads)), 1)
             for batch in _batches(file, self._layout, rows):
                 samples = _samples(batch, self._layout)
+                kept, places = self._place(batch, clock, end)
+                end += len(places)
+                samples = samples[:, kept]
                 any_valid = any_valid or bool(np.isfinite(samples).any())
-                index = places.place(_times_s(batch, self._layout), samples.shape[1])
-                yield from self._runs(index, samples)
+                for first, last in runs(places):
+                    yield Chunk(int(places[first]), self._rate_hz, self._layout.leads, samples[:, first:last])
         if not any_valid:
             raise ConfigError("holds no valid sample, all of them are NaN; export it again")
 
-    def _runs(self, index: npt.NDArray[np.int64], samples: Samples) -> Iterator[Chunk]:
-        """Cut where rows are lost."""
-        edges = [0, *(np.flatnonzero(np.diff(index) > 1) + 1).tolist(), len(index)]
-        for begin, end in pairwise(edges):
-            yield Chunk(int(index[begin]), self._rate_hz, self._layout.leads, samples[:, begin:end])
-
-
-class _Places:
-    """Times of rows -> indices of samples."""
-
-    def __init__(self, rate_hz: float) -> None:
-        self._rate_hz = rate_hz
-        self._last_s: float | None = None
-        self._next = 0
-
-    def place(self, time_s: npt.NDArray[np.float64] | None, rows: int) -> npt.NDArray[np.int64]:
-        """Of this many rows more. Raises ConfigError where the time does not rise."""
-        steps = np.ones(rows, np.int64) if time_s is None else self._steps(time_s)
-        index = self._next - 1 + np.cumsum(steps)
-        self._next = int(index[-1]) + 1
-        return index
-
-    def _steps(self, time_s: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        before_s = time_s[0] - 1 / self._rate_hz if self._last_s is None else self._last_s
-        steps = np.diff(time_s, prepend=before_s) * self._rate_hz
-        if not (steps > 0).all() or not np.isfinite(steps).all():
-            raise ConfigError("its time does not rise from row to row; sort the rows, or leave the column out and give --rate")
-        self._last_s = float(time_s[-1])
-        return np.maximum(np.round(steps), 1).astype(np.int64)
+    def _place(self, batch: Any, clock: RowClock | None, end: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+        """Which rows are kept, and the indices of their samples; `end` is how many rows came before."""
+        if clock is not None:
+            return clock.place_all(_times_s(batch, self._layout))
+        return np.arange(batch.num_rows), np.arange(end, end + batch.num_rows)
 
 
 @contextmanager
@@ -149,7 +124,7 @@ def _learn(schema: Any, columns: Columns) -> _Layout:
 
 
 def _is_time(field: Any, types: Any) -> bool:
-    named = bool(_TIME.fullmatch(field.name)) and _is_number(field.type, types)
+    named = time_unit_s(field.name) is not None and _is_number(field.type, types)
     return named or types.is_timestamp(field.type) or types.is_duration(field.type)
 
 
@@ -210,37 +185,23 @@ def _mv(columns: Sequence[npt.NDArray[Any]], layout: _Layout) -> Samples:
         return finite(np.array(columns, np.float64) * layout.mv_per_unit)
 
 
-def _times_s(batch: Any, layout: _Layout) -> npt.NDArray[np.float64] | None:
+def _times_s(batch: Any, layout: _Layout) -> npt.NDArray[np.float64]:
     """Seconds since whenever; a row without a time is NaN."""
-    if layout.time is None:
-        return None
     types, column = library("pyarrow").types, batch.column(layout.time)
     if types.is_timestamp(column.type) or types.is_duration(column.type):
         tick_s = _TICKS[column.type.unit]
         column = column.cast("int64")
     else:
-        tick_s = 1e-3 if _MILLISECONDS.search(layout.time) else 1.0
+        tick_s = time_unit_s(layout.time or "") or 1.0
     return np.asarray(column.to_numpy(zero_copy_only=False), np.float64) * tick_s
 
 
-def _learn_rate(file: Any, layout: _Layout) -> float:
-    """What is said, or else what the first rows keep to."""
+def _learn_clock(file: Any, layout: _Layout) -> tuple[float, RowClock | None]:
+    """The rate that is said, or else what the first rows keep to, and the clock by which the rows are placed."""
     if layout.time is None:
         if layout.rate_hz is None:
             raise ConfigError("no column is called time; give the sampling rate, for example --rate 250")
-        return layout.rate_hz
-    time_s = _times_s(next(_batches(file, layout, _ROWS_FOR_RATE)), layout)
-    found_hz = _rate_of(time_s if time_s is not None else np.empty(0))
-    if layout.rate_hz is not None and abs(found_hz / layout.rate_hz - 1) > _TOLERANCE:
-        raise ConfigError(f"the rate of {layout.rate_hz:g} Hz contradicts its time, which runs at {found_hz:g} Hz; leave one out")
-    return layout.rate_hz or found_hz
-
-
-def _rate_of(time_s: npt.NDArray[np.float64]) -> float:
-    step_s = np.diff(time_s)
-    near = step_s[step_s < 1.5 * np.median(step_s)] if len(step_s) else step_s
-    period_s = float(near.mean()) if len(near) else math.nan
-    if not 1 / FASTEST_HZ <= period_s < math.inf:
-        raise ConfigError("its time does not rise in seconds or ms; leave the column out and give the rate, for example --rate 250")
-    rate_hz = 1 / period_s
-    return float(round(rate_hz)) if abs(round(rate_hz) / rate_hz - 1) < _WHOLE_HZ else round(rate_hz, 3)
+        return layout.rate_hz, None
+    time_s = _times_s(next(_batches(file, layout, ROWS_FOR_RATE)), layout)
+    rate_hz, jitters = learn_rate(time_s, layout.rate_hz)
+    return rate_hz, RowClock(rate_hz, jitters)

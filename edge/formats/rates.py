@@ -10,6 +10,7 @@ import numpy as np
 from kernels.findings import ConfigError
 from kernels.signal import Samples, phase_taps, ratio
 
+from ..decode.chunk import LONGEST_GAP_S, too_long
 from .recording import Annotation, Slices, Stretch
 
 Read = Callable[[int, int], Samples]
@@ -46,7 +47,7 @@ def merge(name: str, series: Sequence[Series], notes: Callable[[], Sequence[Anno
     """A recording of all the leads, NaN where one has no samples; what none of them has is a gap.
 
     Where two series have the same lead at the same time the longer one counts. Raises ConfigError where there is no
-    sample at all.
+    sample at all, and for a gap above `LONGEST_GAP_S`.
     """
     kept = sorted((part for part in series if part.samples), key=lambda part: part.duration_s)
     if not kept:
@@ -54,7 +55,7 @@ def merge(name: str, series: Sequence[Series], notes: Callable[[], Sequence[Anno
     rate_hz = max(part.rate_hz for part in kept)
     leads = tuple(dict.fromkeys(lead for part in series for lead in part.leads))
     placed = [_place(part, rate_hz, leads) for part in kept]
-    return sounding(Slices(name, rate_hz, leads, [_stretch(group, len(leads)) for group in _touching(placed)], notes))
+    return sounding(Slices(name, rate_hz, leads, [_stretch(group, len(leads)) for group in _touching(placed, rate_hz)], notes))
 
 
 def sounding(recording: Slices) -> Slices:
@@ -91,14 +92,18 @@ def _place(series: Series, rate_hz: float, leads: Sequence[str]) -> _Placed:
     return _Placed(start, start + samples, tuple(map(leads.index, series.leads)), at_rate(series, rate_hz))
 
 
-def _touching(placed: Sequence[_Placed]) -> Iterator[list[_Placed]]:
+def _touching(placed: Sequence[_Placed], rate_hz: float) -> Iterator[list[_Placed]]:
     """Those between two gaps, each list as long as nothing is missing."""
     group: list[_Placed] = []
+    end = 0
     for part in sorted(placed, key=lambda part: part.start):
-        if group and part.start > max(before.end for before in group):
+        if group and part.start > end:
+            if part.start - end > LONGEST_GAP_S * rate_hz:
+                raise too_long((part.start - end) / rate_hz)
             yield group
             group = []
         group.append(part)
+        end = max(end, part.end)
     yield group
 
 

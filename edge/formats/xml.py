@@ -17,7 +17,7 @@ import numpy.typing as npt
 from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples
 
-from ..decode.chunk import finite, name_leads
+from ..decode.chunk import LONGEST_GAP_S, finite, name_leads
 from ..decode.csv import Columns
 from ..decode.wfdb import FASTEST_HZ, voltage_leads
 from .recording import Annotation, Slices, Stretch, damaged, library
@@ -28,8 +28,6 @@ MOST_SIGNALS = 64
 
 UNKNOWN_GAP_S = 1.0
 """Between two blocks that do not tell how much time lies between them."""
-_FARTHEST_S = 31 * 86400.0
-"""A block that claims to be farther from the one before has a wrong date."""
 
 _EMPTY = "holds no samples; export it again, with its rhythm leads"
 _LARGEST_NUMBER = 1e9
@@ -220,7 +218,7 @@ def _place(blocks: Sequence[Block]) -> list[_Placed]:
     for block in timed:
         at = round(((block.start_s or 0) - (timed[0].start_s or 0)) * block.rate_hz)
         collides = any(ends.get(key, 0) > at for key in block.keys)
-        if collides or at - max(ends.values(), default=0) > _FARTHEST_S * block.rate_hz:
+        if collides or at - max(ends.values(), default=0) > LONGEST_GAP_S * block.rate_hz:
             lost.append(block)
         else:
             placed.append((at, block))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +25,13 @@ SIGNALS = (".hea", ".dat", ".mat")
 def open_recording(path: Path, columns: Columns = Columns(), partial: bool = False, mixed: bool = False) -> RecordingFile:
     """A WFDB record (its .hea, .dat or bare name), or a file of any format in `formats.kinds`.
 
-    Raises ConfigError with the way to mend it for anything else, and for a truncated signal file
-    unless `partial`. Alone, a recording that says itself what `columns` say raises; among `mixed` ones, `columns` are
-    only for those that do not, and their leads only for those that name none.
+    Raises ConfigError with the way to mend it for anything else, and for a truncated file unless `partial`. Alone, a
+    recording that says itself what `columns` say raises; among `mixed` ones, `columns` are only for those that do not,
+    and their leads only for those that name none.
     """
     try:
-        return _open_mixed(path, columns, partial) if mixed else _open(path, columns, partial)
+        columns = replace(columns, partial=partial)
+        return _open_mixed(path, columns) if mixed else _open(path, columns)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -53,16 +55,16 @@ def open_capture(path: Path, device: Device, columns: Columns = Columns()) -> Re
     )
 
 
-def _open_mixed(path: Path, columns: Columns, partial: bool) -> RecordingFile:
+def _open_mixed(path: Path, columns: Columns) -> RecordingFile:
     if path.suffix not in SIGNALS and not kind_of(path).says_all:
-        return _open(path, columns, partial)
+        return _open(path, columns)
     try:
-        return _open(path, Columns(), partial)
+        return _open(path, Columns(partial=columns.partial))
     except UnknownLeads:
-        return _open(path, Columns(columns.leads), partial)
+        return _open(path, Columns(columns.leads, partial=columns.partial))
 
 
-def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
+def _open(path: Path, columns: Columns) -> RecordingFile:
     if path.is_dir():
         raise ConfigError("is a folder; name one recording in it, or give --out for all of them")
     bare = path.with_suffix("") if path.suffix in SIGNALS else path
@@ -70,7 +72,7 @@ def _open(path: Path, columns: Columns, partial: bool) -> RecordingFile:
     if header.is_file():
         if columns.rate_hz is not None or columns.mv_per_unit != 1.0:
             raise ConfigError("--rate and --unit are for CSV files; the header of a WFDB record says both, so leave them out")
-        return open_wfdb(header, columns.leads, partial)
+        return open_wfdb(header, columns.leads, columns.partial)
     if not path.is_file():
         if path.suffix == ".hea" or any(bare.with_name(bare.name + ending).is_file() for ending in SIGNALS):
             raise ConfigError(f"its header {header.name} is missing; put it beside the signal file")
@@ -92,7 +94,7 @@ def columns_of(leads: str, rate: float | None, unit: str) -> Columns:
 
 
 def lead_names(text: str) -> tuple[str, ...]:
-    """`I, II,-` -> the names, as --leads has them."""
+    """`I, II,-` or `ECG=I, EKG2=V5` -> the names or pairs, as --leads has them."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
