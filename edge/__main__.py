@@ -94,9 +94,7 @@ def replay_command(
     findings: Annotated[Path | None, typer.Option(help="Watch for these findings instead (TOML); new texts need the text extra.")] = None,
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
     speed: Annotated[float | None, typer.Option(help="1 is real time; left out, as fast as possible.")] = None,
-    leads: Annotated[
-        str, typer.Option(help="Leads of the signals in their order (I,II,V1; - leaves one out), or by name (ECG=I,EKG2=V5).")
-    ] = "",
+    leads: Annotated[str, typer.Option(help="Leads of the signals, in order (I,II; - leaves one out) or by name (ECG=I,EKG2=V5).")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
     unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
     kind: Annotated[

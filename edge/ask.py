@@ -47,9 +47,7 @@ def ask_command(
     reference: Annotated[Path, typer.Option(help="Compare with these recordings.", show_default="300 of PTB-XL")] = SHIPPED_REFERENCE,
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 5.0,
     at: Annotated[float | None, typer.Option(help="Only the window that begins here, in seconds, or at the next hop.")] = None,
-    leads: Annotated[
-        str, typer.Option(help="Leads of the signals in their order (I,II,V1; - leaves one out), or by name (ECG=I,EKG2=V5).")
-    ] = "",
+    leads: Annotated[str, typer.Option(help="Leads of the signals, in order (I,II; - leaves one out) or by name (ECG=I,EKG2=V5).")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples a second, for a CSV file without a time column.")] = None,
     unit: Annotated[str, typer.Option(help="Unit of a CSV file: mV, uV or V; a number means mV for each unit.")] = "mV",
     partial: Annotated[bool, typer.Option(help="Read what is left of a truncated recording.")] = False,

@@ -69,7 +69,7 @@ def _open(path: Path, columns: Columns) -> RecordingFile:
         raise ConfigError("is a folder; name one recording in it, or give --out for all of them")
     bare = path.with_suffix("") if path.suffix in SIGNALS else path
     header = bare.with_name(bare.name + ".hea")
-    if header.is_file():
+    if header.is_file() and (path.suffix in SIGNALS or not path.is_file()):
         if columns.rate_hz is not None or columns.mv_per_unit != 1.0:
             raise ConfigError("--rate and --unit are for CSV files; the header of a WFDB record says both, so leave them out")
         return open_wfdb(header, columns.leads, columns.partial)
