@@ -368,7 +368,7 @@ _entries = st.lists(
 def test_tasks_hold_every_recording_once(entries: list[Entry]) -> None:
     tasks = cut(entries)
     assert sorted(entry for task in tasks for entry in task.entries) == sorted(entries)
-    assert all(task.bytes <= 16 << 20 or len(task.entries) == 1 for task in tasks)
+    assert all(task.bytes <= 2 << 20 or len(task.entries) == 1 for task in tasks)
     assert len({task.name for task in tasks}) == len(tasks)
 
 

@@ -26,7 +26,7 @@ from kernels.terminal import console
 from .ordeal import children
 
 _TOGETHER = 64
-_LOOK_S = 0.05
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)

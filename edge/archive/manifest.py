@@ -18,7 +18,7 @@ from .part import Block, clear_rests, read_parts, sync_folder
 VERSION = 2
 """Of the lines: results of another one are not gone on with."""
 _MOST_TOGETHER = 32
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

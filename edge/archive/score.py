@@ -33,7 +33,7 @@ T = TypeVar("T")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where there is no room to write."""
 
-_AT_ONCE = 8
+_AT_ONCE = 16
 """Recordings that share the engine's calls."""
 
 _BLOCK = 1 << 17
