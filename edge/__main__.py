@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "evaluate": "edge.evaluate.command:evaluate_command",
+    "evaluate-report": "edge.evaluate.holter:evaluate_report_command",
     "bench-archive": "edge.archive.bench:bench_archive_command",
     "ordeal-archive": "edge.archive.ordeal:ordeal_archive_command",
     "ask": "edge.ask:ask_command",
