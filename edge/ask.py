@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, Card
-from kernels.engine import open_engine
+from kernels.engine import cores, open_engine
 from kernels.findings import ConfigError, in_words
 from kernels.reference import SHIPPED_REFERENCE, Reference, Taught
 from kernels.signal import LEADS, Samples
@@ -63,7 +63,6 @@ def ask_command(
     check_fit(compared, model.card, reference)
     with errors.status("reading the language model"):
         asked, known = prepare(wanted, model, compared)
-    from kernels.bench import cores
 
     with open_engine(model, threads=cores()) as engine, errors.status(f"reading {source.name}"):
         looks = look(source, engine, asked, options, at)

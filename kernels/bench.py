@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 
 from .bundle import Bundle, BundleError
-from .engine import Engine, Result, StreamEngine, check_shape, open_engine
+from .engine import Engine, Result, StreamEngine, check_shape, cores, open_engine
 from .findings import ConfigError
 from .peak import Peak, count_hop, count_macs, find_meter, hop_sizes, measure_peak
 from .rounds import HOP_S, Row, Tally, Task, run_rounds, to_rows
@@ -61,11 +61,6 @@ class Selection:
             raise ConfigError(f"threads {self.threads}: allowed are 1 to {cores()}, the cores that this process may use")
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ConfigError(f"seconds {self.seconds:g}: allowed is any time above 0")
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

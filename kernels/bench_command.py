@@ -127,7 +127,7 @@ def repeat(ecg: Samples, count: int) -> Samples:
 
 def machine(report: Report, threads: int) -> dict[str, Any]:
     """What the figures depend on besides the bundles and the windows."""
-    from .bench import cores
+    from .engine import cores
 
     return {
         "processor": _processor(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
@@ -87,6 +88,11 @@ def open_engine(bundle: Bundle, name: str = "onnx", threads: int = 1) -> Engine:
         raise ConfigError(f"engine {name!r} takes no bundle made for streams; use engine 'onnx', or the bundle that it was made from")
     module = import_module(".engine_stream" if bundle.card.stride else f".{ENGINES[name]}", __package__)
     return cast(Engine, module.open_bundle(bundle, threads))
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_shape(bundle: Bundle, ecg: Samples) -> None:

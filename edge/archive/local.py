@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from kernels.bundle import BundleError
+from kernels.engine import cores
 from kernels.findings import ConfigError
 
 from ..config import Log
@@ -79,7 +80,7 @@ class LocalCrew:
 @contextmanager
 def local_crew(work: Work, jobs: int) -> Iterator[LocalCrew]:
     """As many processes as `jobs`; 0 stands for all cores that this process may use."""
-    crew = LocalCrew(work, jobs or len(os.sched_getaffinity(0)))
+    crew = LocalCrew(work, jobs or cores())
     try:
         yield crew
     finally:
