@@ -27,7 +27,7 @@ from ..decode.csv import Columns
 from ..decode.electrodes import leads_among
 from ..decode.wfdb import FASTEST_HZ, mv_scale, voltage_leads
 from .rates import Series, merge
-from .recording import Annotation, RecordingFile, damaged, library
+from .recording import Annotation, RecordingFile, damaged, library, said
 
 _CODE = re.compile(r"(?:2:|5\.6\.3-9-)(\d+)")
 """Of a lead, as ISO/IEEE 11073 (MDC) and as SCP-ECG write it."""
@@ -99,7 +99,7 @@ def _library_errors() -> Iterator[None]:
     except (OSError, *own) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ConfigError(f"pydicom cannot read it ({error or type(error).__name__}); copy it again") from error
+        raise ConfigError(f"pydicom cannot read it ({said(error)}); copy it again") from error
 
 
 def _groups(dataset: Any, given: Sequence[str]) -> _Groups:

@@ -26,7 +26,7 @@ from ..decode.chunk import PAIR, finite, name_leads
 from ..decode.csv import Columns
 from ..decode.wfdb import FASTEST_HZ
 from .rates import Series, merge
-from .recording import RecordingFile, damaged
+from .recording import RecordingFile, damaged, said
 from .truncation import truncated
 
 _MOST_BYTES = 1 << 27
@@ -90,11 +90,11 @@ def _library_errors() -> Iterator[None]:
         with damaged("NumPy"):
             yield
     except (EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
-        raise ConfigError(f"NumPy cannot read it ({error or type(error).__name__}); copy it again") from error
+        raise ConfigError(f"NumPy cannot read it ({said(error)}); copy it again") from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise ConfigError(f"NumPy cannot read it ({error}); copy it again") from error
+        raise ConfigError(f"NumPy cannot read it ({said(error)}); copy it again") from error
 
 
 def _open_array(path: Path, columns: Columns) -> RecordingFile:

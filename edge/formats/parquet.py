@@ -19,7 +19,7 @@ from ..decode.csv import Columns
 from ..decode.row_clock import ROWS_FOR_RATE, RowClock, learn_rate, runs, time_unit_s
 from ..decode.wfdb import FASTEST_HZ, mv_scale
 from .rates import Series, merge
-from .recording import BLOCK, RecordingFile, damaged, library
+from .recording import BLOCK, RecordingFile, damaged, library, said
 
 _TICKS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _MOST_BYTES = 1 << 27
@@ -99,11 +99,11 @@ def _opened(path: Path) -> Iterator[Any]:
         with damaged("pyarrow"), parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
             yield file
     except (MemoryError, library("pyarrow").ArrowException) as error:
-        raise ConfigError(f"pyarrow cannot read it ({str(error)[:80]}); copy it again") from error
+        raise ConfigError(f"pyarrow cannot read it ({said(error)}); copy it again") from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise ConfigError(f"pyarrow cannot read it ({str(error)[:80]}); copy it again") from error
+        raise ConfigError(f"pyarrow cannot read it ({said(error)}); copy it again") from error
 
 
 def _learn(schema: Any, columns: Columns) -> _Layout:

@@ -16,6 +16,8 @@ from ..decode.chunk import Chunk
 
 BLOCK = 1 << 14
 
+_MOST_SAID = 160
+
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
@@ -113,6 +115,12 @@ def library(name: str) -> Any:
         raise ConfigError(f"reading it needs the package {package}: pip install 'cardiogloss[{extra}]'") from None
 
 
+def said(error: BaseException) -> str:
+    """What a package says of a file, in few words."""
+    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first if len(first) <= _MOST_SAID else f"{first[: _MOST_SAID - 3]}..."
+
+
 @contextmanager
 def damaged(package: str) -> Iterator[None]:
     """What a package raises over a damaged file, as one line."""
@@ -130,5 +138,4 @@ def damaged(package: str) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{package} cannot read it ({said}); mend the file or copy it again") from error
+        raise ConfigError(f"{package} cannot read it ({said(error)}); mend the file or copy it again") from error

@@ -15,7 +15,7 @@ from kernels.signal import Samples
 
 from ..decode.chunk import Chunk, finite, name_leads
 from ..decode.wfdb import UnsupportedFormat, WfdbDecoder, frame_bytes, mv_scale, parse_header, voltage_leads
-from .recording import BLOCK, Annotation, RecordingFile, Slices, Stretch, damaged, library
+from .recording import BLOCK, Annotation, RecordingFile, Slices, Stretch, damaged, library, said
 
 _NOTES = ("atr", "ecg", "qrs")
 """Endings of annotation files, the most trusted first."""
@@ -123,4 +123,4 @@ def _library_errors() -> Iterator[None]:
         with damaged("the wfdb package"):
             yield
     except OSError as error:
-        raise ConfigError(f"the wfdb package cannot read it ({error}); mend or copy the record again") from error
+        raise ConfigError(f"the wfdb package cannot read it ({said(error)}); mend or copy the record again") from error
