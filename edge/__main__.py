@@ -27,22 +27,21 @@ from kernels.writable import check_writable
 
 from .alarm import Alert
 from .asked import check_drawing, model_of, options_of
-from .bench import bench
 from .decode.chunk import Chunk
 from .decode.csv import Columns
-from .draw import Album, draw, save_picture
 from .formats.recording import readable
-from .holter import to_message as to_summary
 from .live_command import register
 from .message import to_message
 from .pipeline import Event
 from .replay import Summary, replay
-from .report import Report, overview
-from .table import clock, episode_rows, finding_rows, unobservable
+from .table import clock, episode_rows, finding_rows, overview, unobservable
 from .transport.file import RecordingFile, columns_of, open_capture, open_recording
 
 if TYPE_CHECKING:
     from .capacity import Plan
+    from .draw import Album
+    from .holter import Holter
+    from .report import Report
 
 _LATER = {
     "evaluate": "edge.evaluate.command:evaluate_command",
@@ -141,6 +140,8 @@ def bench_command(
 
         figures = _measure_sources(Plan(recording, bundle, rate, seconds), sources)
     else:
+        from .bench import bench
+
         figures = asdict(bench(recording))
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
@@ -164,13 +165,28 @@ def _measure_sources(plan: Plan, sources: str) -> dict[str, Any]:
 class Outputs:
     """Where the events of a replay go: JSON lines or tables on standard output, and the page and picture asked for."""
 
+    _page: Report | None = None
+    _holter: Holter | None = None
+    _album: Album | None = None
+
     def __init__(self, card: Card, recording: Path, name: str, as_json: bool, report: Path | None, plot: Path | None) -> None:
         self._card, self._name, self._as_json, self._report, self._plot = card, name, as_json, report, plot
         self._path = readable(str(recording))
         self._summary = Summary()
-        self._page = Report(card) if report or as_json else None
-        self._album = Album([f.name for f in card.findings]) if plot else None
         _check_outputs(report, plot)
+        # What only some ask for is not read before: the first score of the others would wait for it.
+        if report:
+            from .report import Report
+
+            self._page = Report(card)
+        if as_json:
+            from .holter import Holter
+
+            self._holter = self._page.holter if self._page else Holter(card)
+        if plot:
+            from .draw import Album
+
+            self._album = Album([f.name for f in card.findings])
 
     def add(self, chunk: Chunk | None, events: list[Event], live: bool) -> None:
         """One step of `replay`; alerts are told at once where the replay is paced."""
@@ -179,6 +195,8 @@ class Outputs:
             self._album.add(events)
         if self._page:
             self._page.add(chunk, events)
+        elif self._holter:
+            self._holter.add(chunk, events)
         for event in events:
             if self._as_json:
                 sys.stdout.write(json.dumps(to_message(event)) + "\n")
@@ -191,9 +209,13 @@ class Outputs:
         """Print the tables, or the summary as the last line; write the files."""
         if not self._as_json:
             self._show()
-        elif self._page:
-            sys.stdout.write(json.dumps(to_summary(self._page.holter.figures(), self._name)) + "\n")
+        elif self._holter:
+            from .holter import to_message as to_summary
+
+            sys.stdout.write(json.dumps(to_summary(self._holter.figures(), self._name)) + "\n")
         if self._album and self._plot:
+            from .draw import draw, save_picture
+
             save_picture(draw(self._album, self._summary, self._name), self._plot)
         if self._page and self._report:
             self._report.write_text(self._page.page(self._name, self._path), encoding="utf-8")

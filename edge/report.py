@@ -1,4 +1,4 @@
-"""The chunks and events of a replay in; one self-contained HTML page, and one sentence on it, out."""
+"""The chunks and events of a replay in; one self-contained HTML page out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from .heart import trend
 from .holter import Holter
 from .page import PAGE_END, page_head
 from .pipeline import Event
-from .replay import Summary
-from .table import clock
 
 _BRIEF_S = 15.0
 """A strip shows so short a recording as a whole."""
@@ -68,15 +66,6 @@ class Report:
             parts.NOTE,
             PAGE_END,
         ])  # fmt: skip
-
-
-def overview(summary: Summary) -> str:
-    """One sentence on length, heart rate and what could not be scored."""
-    rates = summary.heart_rates_bpm
-    heart = f"heart rate {min(rates):.0f} to {max(rates):.0f} per minute" if rates else "no heart rate found"
-    scored = summary.windows - sum(summary.abstained.values())
-    silent = f", {summary.windows - scored} without a usable lead" if summary.abstained else ""
-    return f"{clock(summary.duration_s)} long, {scored} window{'' if scored == 1 else 's'} scored{silent}, {heart}."
 
 
 def _section(title: str, inside: str) -> str:

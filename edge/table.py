@@ -38,3 +38,12 @@ def unobservable(summary: Summary) -> str:
     """What the leads at hand cannot show, in one line; empty where they show everything."""
     names = ", ".join(sorted(in_words(name) for name in summary.unobservable - summary.probabilities.keys()))
     return f"Not visible in these leads: {names}." if names else ""
+
+
+def overview(summary: Summary) -> str:
+    """One sentence on length, heart rate and what could not be scored."""
+    rates = summary.heart_rates_bpm
+    heart = f"heart rate {min(rates):.0f} to {max(rates):.0f} per minute" if rates else "no heart rate found"
+    scored = summary.windows - sum(summary.abstained.values())
+    silent = f", {summary.windows - scored} without a usable lead" if summary.abstained else ""
+    return f"{clock(summary.duration_s)} long, {scored} window{'' if scored == 1 else 's'} scored{silent}, {heart}."
