@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from typer.core import TyperGroup
 
 from kernels.bundle import SHIPPED_BUNDLE, Card
 from kernels.engine import open_engine
 from kernels.findings import ConfigError
-from kernels.terminal import console, errors, run
+from kernels.terminal import bare_table, console, errors, run
 from kernels.writable import check_writable
 
 from .alarm import Alert
@@ -224,20 +223,13 @@ class Outputs:
 
     def _show(self) -> None:
         console.print(f"[bold]{escape(self._name)}[/]: {overview(self._summary)}", highlight=False)
-        alerts = _table("Alerts", ("finding", "priority", "raised", "cleared", "peak"))
+        alerts = bare_table(("finding", "priority", "raised", "cleared", "peak"), "Alerts")
         for row in episode_rows(self._summary):
             alerts.add_row(*row)
-        findings = _table("Findings", ("finding", "median", "highest", "above threshold"))
+        findings = bare_table(("finding", "median", "highest", "above threshold"), "Findings")
         for cells in finding_rows(self._summary, self._card):
             findings.add_row(*cells)
         console.print(alerts if alerts.row_count else "No alert was raised.", findings, unobservable(self._summary))
-
-
-def _table(title: str, columns: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column)
-    return table
 
 
 def _only(paths: Sequence[str]) -> Path:

@@ -149,7 +149,7 @@ def bench_live_command(
     """Load a daemon with simulated sources over a real broker (mosquitto) and real pseudo-terminals: drops, latency, memory."""
     from .load import load
 
-    _tell_figures(asdict(load(recording, sources, serial, minutes, rate)), as_json)
+    tell_figures(asdict(load(recording, sources, serial, minutes, rate)), as_json)
 
 
 def ordeal_command(
@@ -162,7 +162,7 @@ def ordeal_command(
     from .ordeal import ordeal
 
     _log_to_errors("info")
-    _tell_figures(asdict(ordeal(recording, kills, seed)), as_json)
+    tell_figures(asdict(ordeal(recording, kills, seed)), as_json)
 
 
 def soak_command(
@@ -175,10 +175,11 @@ def soak_command(
     from .soak import soak
 
     _log_to_errors()
-    _tell_figures(asdict(soak(recording, hours, sources)), as_json)
+    tell_figures(asdict(soak(recording, hours, sources)), as_json)
 
 
-def _tell_figures(figures: dict[str, Any], as_json: bool) -> None:
+def tell_figures(figures: dict[str, Any], as_json: bool) -> None:
+    """A line each, or one JSON object."""
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
         return

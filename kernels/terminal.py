@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
+from rich.table import Table
 
 from .bundle import BundleError
 from .findings import ConfigError
@@ -14,7 +15,7 @@ from .findings import ConfigError
 console = Console()
 errors = Console(stderr=True)
 
-_EXTRAS = {"matplotlib": "plot", "onnx": "bake", "wfdb": "formats", "pyarrow": "archive", "ray": "cluster"}
+_EXTRAS = {"matplotlib": "plot", "onnx": "bake", "wfdb": "formats"}
 
 
 def run(program: Callable[..., object], name: str) -> None:
@@ -34,6 +35,11 @@ def run(program: Callable[..., object], name: str) -> None:
     except OSError as error:
         _tell(name, error)
         sys.exit(1)
+
+
+def bare_table(columns: Sequence[str], title: str | None = None) -> Table:
+    """Without lines around its cells, to be filled."""
+    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
 
 
 def _tell(name: str, error: Exception) -> None:

@@ -21,8 +21,8 @@ import typer
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, golden_windows
 from kernels.engine import StreamEngine, open_engine
 from kernels.findings import ConfigError
-from kernels.terminal import console
 
+from ..live_command import tell_figures
 from .ordeal import children
 
 _TOGETHER = 64
@@ -53,20 +53,8 @@ def bench(paths: list[str], bundle: Path, jobs: int, engine_s: float = 15.0) -> 
     before = _engines(bundle, jobs, engine_s)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        command = [
-            sys.executable,
-            "-m",
-            "edge",
-            "replay",
-            *paths,
-            "--out",
-            str(out),
-            "--jobs",
-            str(jobs),
-            "--bundle",
-            str(bundle),
-            "--json",
-        ]
+        options = ["--out", str(out), "--jobs", str(jobs), "--bundle", str(bundle), "--json"]
+        command = [sys.executable, "-m", "edge", "replay", *paths, *options]
         begun_s = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run, _peak_of(run.pid) as peak_mb:
             told, _ = run.communicate()
@@ -138,8 +126,4 @@ def bench_archive_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Measure the replay of an archive beside what its engines alone would do on the same cores."""
-    figures = asdict(bench(paths, bundle, jobs, seconds))
-    if as_json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-    else:
-        console.print("\n".join(f"{name:22} {value:,}" for name, value in figures.items()), highlight=False)
+    tell_figures(asdict(bench(paths, bundle, jobs, seconds)), as_json)

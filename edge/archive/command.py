@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from kernels.bundle import Bundle
 from kernels.findings import ConfigError
-from kernels.terminal import console, errors
+from kernels.terminal import bare_table, console, errors
 
 from ..decode.csv import Columns
 from ..pipeline import Options
@@ -175,9 +174,7 @@ def _end(asked: Asked, overview: Overview | None, tally: Tally) -> int:
 
 
 def _show(overview: Overview, out: Path) -> None:
-    findings = Table(title="Findings", title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for column in ("finding", "recordings", "above threshold", "share", "with an alert"):
-        findings.add_column(column)
+    findings = bare_table(("finding", "recordings", "above threshold", "share", "with an alert"), "Findings")
     for row in overview.finding_rows():
         findings.add_row(*row)
     console.print(overview.summary(), findings, highlight=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -11,14 +10,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kernels.findings import ConfigError
-from kernels.terminal import console
+
+from ..live_command import tell_figures
 
 TABLES = ("scores", "alerts", "annotations", "recordings")
 FILES = (*(f"{name}.{ending}" for name in TABLES for ending in ("jsonl", "parquet")), "overview.md", "overview.html")
@@ -112,9 +112,4 @@ def ordeal_archive_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Kill runs of an archive at random moments, go on each time, and compare the results with those of an undisturbed run."""
-    figures = ordeal(paths, kills, jobs, seed)
-    if as_json:
-        sys.stdout.write(json.dumps(asdict(figures)) + "\n")
-    else:
-        told = [f"{field.name:15} {getattr(figures, field.name)}" for field in fields(figures)]
-        console.print("\n".join(told), highlight=False)
+    tell_figures(asdict(ordeal(paths, kills, jobs, seed)), as_json)

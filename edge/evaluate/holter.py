@@ -11,11 +11,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from kernels.bundle import SHIPPED_BUNDLE
 from kernels.engine import Engine, open_engine
-from kernels.terminal import console
+from kernels.terminal import bare_table, console
 
 from ..asked import model_of, options_of
 from ..heart import PAUSE_S
@@ -105,9 +104,7 @@ def evaluate_report_command(
 
 
 def _show(compared: list[Compared]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("record", "beats", "mean rate", "pauses found", "missed", "false", "fibrillation: alert", "above", "annotated"):
-        table.add_column(column)
+    table = bare_table(("record", "beats", "mean rate", "pauses found", "missed", "false", "fibrillation: alert", "above", "annotated"))
     for one in compared:
         rate = "none" if one.mean_bpm is None else f"{one.mean_bpm - one.annotated_mean_bpm:+.2f}/min"
         shares = [f"{share:.1%}" for share in (one.fibrillation_alert, one.fibrillation_above, one.fibrillation_annotated)]
