@@ -3,13 +3,13 @@ VENV := .venv
 DEMO := .venv-demo
 DATA ?= $(HOME)/.cache/cardiogloss/data
 
-.PHONY: demo test mosquitto lint format model figures clean
+.PHONY: demo test mosquitto chromium lint format model figures clean
 
 demo: $(DEMO)/.installed
 	@mkdir -p demo
 	$(DEMO)/bin/cardiogloss replay tests/data/mitdb201af --plot demo/mitdb201af.png --report demo/mitdb201af.html
 
-test: $(VENV)/.installed mosquitto
+test: $(VENV)/.installed mosquitto chromium
 	CARDIOGLOSS_DATA=$(DATA) $(VENV)/bin/pytest
 
 # The MQTT broker that the tests run, without which they fail, and its clients, without which some are skipped.
@@ -18,6 +18,13 @@ mosquitto:
 	@command -v mosquitto >/dev/null || test -x /usr/sbin/mosquitto || test -x /usr/local/sbin/mosquitto \
 	    || { $(ROOT) apt-get update -qq; $(ROOT) apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients; } \
 	    || { echo "The tests need the MQTT broker mosquitto: install it (apt install mosquitto, dnf install mosquitto, brew install mosquitto)" >&2; exit 1; }
+
+# The browser that the tests of pages drive; without it they are skipped.
+chromium: ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	    || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+	    || echo "No Chromium, and apt has none: the tests that drive a browser are skipped" >&2
 
 lint: $(VENV)/.linters
 	$(VENV)/bin/ruff check .

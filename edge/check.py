@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import stat
@@ -13,7 +12,7 @@ from pathlib import Path
 from kernels.bundle import Bundle, Card
 from kernels.findings import ConfigError, in_words
 
-from .config import Config, Mqtt, Source, read_config
+from .config import Config, Mqtt, Source, Web, is_local, read_config
 from .decode import frame
 from .decode.device import Device
 from .play import SLOWEST_SHARE
@@ -58,6 +57,7 @@ class Checked:
     sources: tuple[Watched, ...]
     broker: str | None
     http: str | None
+    web: str | None
     findings: dict[str, tuple[str, ...]]
     """By priority, the highest first."""
     warnings: tuple[str, ...]
@@ -68,7 +68,8 @@ class Checked:
         findings = (f"{_PRIORITIES[priority]}: {', '.join(map(in_words, names))}" for priority, names in self.findings.items())
         broker = f"broker {self.broker}" if self.broker else "no broker: messages go to standard output"
         http = f"metrics on http://{self.http}/metrics" if self.http else "no metrics"
-        return (f"site {self.site}", f"model {self.model}", *(source.line() for source in self.sources), broker, http, *findings)
+        web = f"dashboard on {self.web}" if self.web else "no dashboard"
+        return (f"site {self.site}", f"model {self.model}", *(source.line() for source in self.sources), broker, http, web, *findings)
 
 
 def check(path: Path) -> Checked:
@@ -85,6 +86,7 @@ def check(path: Path) -> Checked:
         tuple(_watched(source, config) for source in config.source),
         _broker(config.mqtt) if config.mqtt else None,
         f"{config.http.host}:{config.http.port}" if config.http else None,
+        _dashboard(config.web) if config.web else None,
         {p: names for p in _PRIORITIES if (names := tuple(f.name for f in card.findings if f.priority == p))},
         tuple(warnings(config)),
     )
@@ -108,10 +110,13 @@ def misfits(config: Config, card: Card) -> Iterator[str]:
         if rate_hz and rate_hz < slowest_hz:
             yield f"{_label(source)}: rate_hz: {rate_hz:g} Hz is too slow for this model, which needs {slowest_hz:g} Hz or more"
     yield from _same_ports(config)
-    for key in ("password_file", "ca", "certificate", "key"):
-        file = getattr(config.mqtt, key, None)
+    for key in ("mqtt.password_file", "mqtt.ca", "mqtt.certificate", "mqtt.key", "web.token_file", "web.certificate", "web.key"):
+        table, _, name = key.partition(".")
+        file = getattr(getattr(config, table), name, None)
         if file is not None and _is_absent(file):
-            yield f"mqtt.{key}: there is no file {file}"
+            yield f"{key}: there is no file {file}"
+    if config.web and config.http and config.web.port == config.http.port != 0:
+        yield f"web.port: {config.web.port} is that of [http]; give each its own"
 
 
 def warnings(config: Config) -> Iterator[str]:
@@ -123,6 +128,8 @@ def warnings(config: Config) -> Iterator[str]:
         yield "record: no source has record = true, so nothing is recorded"
     if config.mqtt:
         yield from _broker_doubts(config.mqtt)
+    if config.web:
+        yield from _secret_doubts("web", "token_env", config.web)
 
 
 def _watched(source: Source, config: Config) -> Watched:
@@ -150,6 +157,11 @@ def _broker(mqtt: Mqtt) -> str:
     return f"{mqtt.address}, MQTT {version}{', TLS' if mqtt.tls else ''}{user}"
 
 
+def _dashboard(web: Web) -> str:
+    """Where and how, never with what token."""
+    return f"{web.address}, {'with' if web.has_token else 'without'} a token"
+
+
 def _label(source: Source) -> str:
     return f'source "{source.name or source.mqtt}"'
 
@@ -173,21 +185,18 @@ def _doubts(source: Source) -> Iterator[str]:
 
 
 def _broker_doubts(mqtt: Mqtt) -> Iterator[str]:
-    if mqtt.has_password and not mqtt.tls and not _is_local(mqtt.host):
+    if mqtt.has_password and not mqtt.tls and not is_local(mqtt.host):
         yield f"mqtt.tls: the password would go to {mqtt.host} unencrypted; set tls = true, if the broker has it"
-    if mqtt.password_env and not os.environ.get(mqtt.password_env):
-        yield f"mqtt.password_env: the environment variable {mqtt.password_env} is not set here; the daemon will need it"
-    for key in ("password_file", "key"):
-        file = getattr(mqtt, key)
+    yield from _secret_doubts("mqtt", "password_env", mqtt)
+
+
+def _secret_doubts(name: str, variable: str, table: Mqtt | Web) -> Iterator[str]:
+    if (told := getattr(table, variable)) and not os.environ.get(told):
+        yield f"{name}.{variable}: the environment variable {told} is not set here; the daemon will need it"
+    for key in (variable.replace("_env", "_file"), "key"):
+        file = getattr(table, key)
         if file and _exists(file) and file.stat().st_mode & stat.S_IROTH:
-            yield f"mqtt.{key}: everybody on this machine can read {file}; make it private: chmod o-r {file}"
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+            yield f"{name}.{key}: everybody on this machine can read {file}; make it private: chmod o-r {file}"
 
 
 def _is_absent(path: Path) -> bool:

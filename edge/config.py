@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from .decode.device import Device, Wiring
 from .decode.wfdb import FASTEST_HZ
 from .mistakes import NAME_PATTERN, Tables, fit
 from .rules import rules
+from .shard import Shard
 
 SCHEMA_ID = "urn:cardiogloss:edge.toml"
 
@@ -52,6 +54,14 @@ def _host(text: str) -> str:
     return text
 
 
+def is_local(host: str) -> bool:
+    """Whether this name or address can only be that of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
 def _prefix(text: str) -> str:
     if not all(text.split("/")) or any(sign in text for sign in "+#\0") or text.startswith("$"):
         raise ValueError("must be one or more topic levels, as in clinic/ecg, without + # or a / at either end")
@@ -63,6 +73,11 @@ def _tcp(text: str) -> str:
     if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536 or not host:
         raise ValueError("must read host:port, as in 192.168.1.20:4001")
     _host(host[1:-1] if host[0] + host[-1] == "[]" else host)
+    return text
+
+
+def _shard(text: str) -> str:
+    Shard.parse(text)
     return text
 
 
@@ -81,8 +96,8 @@ class Model(_Table):
 
     bundle: Annotated[Path, Strict(False), AfterValidator(_model)] = Field(default_factory=lambda: SHIPPED_BUNDLE)
     """The bundle, a file or the name of one that came with cardiogloss; `cardiogloss` where it is left out."""
-    engine: Literal["onnx", "openvino", "tensorrt"] = "onnx"
-    """What runs it. Where it is not to be had, `onnx` does, and the log says why."""
+    engine: Literal["onnx", "openvino", "tensorrt", "remote"] = "onnx"
+    """What runs it; `remote` asks the score-workers at the broker. Where another is not to be had, `onnx` does, and the log says why."""
     threads: int = Field(default=1, ge=1)
     """Processor threads of one call of the engine."""
     hop_s: float = Field(default=1.0, gt=0)
@@ -134,30 +149,38 @@ class Mqtt(_Table):
 
     def password(self) -> str | None:
         """Read anew at each call; None where none is set. Raises ConfigError for an unset variable or an unreadable file."""
-        if self.password_env:
-            return self._password_from_environment()
-        return self._password_from_file(self.password_file) if self.password_file else None
+        return _secret("mqtt.password", self.password_env, self.password_file)
 
-    def _password_from_environment(self) -> str:
-        secret = os.environ.get(self.password_env)
-        if not secret:
-            raise ConfigError(
-                f"mqtt.password_env: the environment variable {self.password_env} is not set, or empty; set it to the password"
-            )
-        return secret
 
-    @staticmethod
-    def _password_from_file(path: Path) -> str:
-        try:
-            secret = path.read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError(f"mqtt.password_file: cannot read {path}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            # Not chained: its text would quote the secret's bytes.
-            raise ConfigError(f"mqtt.password_file: {path} is not UTF-8 text; write the password into it, and nothing else") from None
-        if not secret:
-            raise ConfigError(f"mqtt.password_file: {path} is empty; write the password into it")
-        return secret
+def _secret(key: str, variable: str, file: Path | None) -> str | None:
+    """What stands in an environment variable, or in a file and nothing else beside it."""
+    if variable:
+        return _from_environment(f"{key}_env", variable)
+    return _from_file(f"{key}_file", file) if file else None
+
+
+def _from_environment(key: str, variable: str) -> str:
+    secret = os.environ.get(variable)
+    if not secret:
+        raise ConfigError(f"{key}: the environment variable {variable} is not set, or empty; set it to the {_noun(key)}")
+    return secret
+
+
+def _from_file(key: str, path: Path) -> str:
+    try:
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Not chained: its text would quote the secret's bytes.
+        raise ConfigError(f"{key}: {path} is not UTF-8 text; write the {_noun(key)} into it, and nothing else") from None
+    if not secret:
+        raise ConfigError(f"{key}: {path} is empty; write the {_noun(key)} into it")
+    return secret
+
+
+def _noun(key: str) -> str:
+    return re.split(r"[._]", key)[1]
 
 
 class Outbox(_Table):
@@ -170,9 +193,9 @@ class Outbox(_Table):
     limit_days: float = Field(default=7.0, gt=0)
     """Older alerts that were delivered go."""
 
-    def file_of(self, site: str) -> Path:
-        """The given one, else that of this site. Raises ConfigError where there is no home to put it."""
-        return self.file or _state_folder() / f"{site}.db"
+    def file_of(self, name: str) -> Path:
+        """The given one, else that of this monitor. Raises ConfigError where there is no home to put it."""
+        return self.file or _state_folder() / f"{name}.db"
 
 
 def _state_folder() -> Path:
@@ -202,6 +225,55 @@ class Http(_Table):
     """The address to listen on; 0.0.0.0 lets other machines in."""
     port: int = Field(default=9464, ge=0, le=65535)
     """0 takes any that is free."""
+
+
+class Web(_Table):
+    """`[web]`: the dashboard; wants `pip install cardiogloss[web]`."""
+
+    host: _Host = "127.0.0.1"
+    """The address to listen on; any but this machine's own asks for a token, and for TLS."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """0 takes any that is free."""
+    token_env: str = ""
+    """The environment variable that holds the token which browsers are asked for."""
+    token_file: _File | None = None
+    """The file that holds the token, and nothing else; a systemd credential is such a file."""
+    certificate: _File | None = None
+    """The server's certificate (PEM), with those between it and its authority."""
+    key: _File | None = None
+    """The private key (PEM) of the certificate."""
+    behind_proxy: bool = False
+    """Whether a proxy before it does TLS, so that other machines may be served without."""
+    leads: Annotated[tuple[str, ...], Strict(False)] = ("II", "V1", "I")
+    """The leads that are shown first, where a source has them."""
+    history: _File | None = None
+    """A SQLite database of what was seen; `<site>-history.db` beside the outbox where it is left out."""
+    history_days: float = Field(default=1.0, gt=0, le=31)
+    """So long it is kept."""
+
+    @property
+    def address(self) -> str:
+        """As a browser wants it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+
+    @property
+    def has_token(self) -> bool:
+        """Whether browsers are asked for one; it is not read."""
+        return bool(self.token_env or self.token_file)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine is served."""
+        return is_local(self.host)
+
+    def token(self) -> str | None:
+        """Read anew at each call; None where none is set. Raises ConfigError for an unset variable or an unreadable file."""
+        return _secret("web.token", self.token_env, self.token_file)
+
+    def history_of(self, name: str) -> Path:
+        """The given file, else that of this monitor. Raises ConfigError where there is no home to put it."""
+        return self.history or _state_folder() / f"{name}-history.db"
 
 
 class Log(_Table):
@@ -308,6 +380,8 @@ class Config(_Table):
 
     site: str = Field(default="home", pattern=NAME_PATTERN, min_length=1, max_length=64)
     """Where the daemon stands; a level of every topic that goes out."""
+    shard: Annotated[str, AfterValidator(_shard)] = "1/1"
+    """Which of the sources over MQTT this daemon watches, where several share a site: the i-th of n, as in `2/3`."""
     model: Model = Field(default_factory=Model)
     """What scores the windows."""
     mqtt: Mqtt | None = None
@@ -318,12 +392,29 @@ class Config(_Table):
     """How Home Assistant hears of the sources."""
     http: Http | None = Field(default_factory=Http)
     """Where to ask how the daemon is."""
+    web: Web | None = None
+    """Where the dashboard is."""
     log: Log = Field(default_factory=Log)
     """What goes to standard error."""
     record: Record | None = None
     """Where samples are kept."""
     source: Annotated[tuple[Source, ...], Strict(False)] = Field(min_length=1)
     """The devices to watch, each in a [[source]] of its own."""
+
+    @property
+    def share(self) -> Shard:
+        """Of the sources over MQTT."""
+        return Shard.parse(self.shard)
+
+    @property
+    def mine(self) -> tuple[Source, ...]:
+        """Those of `source` that this monitor may have to watch; what a wildcard finds is asked of `share` one by one."""
+        return tuple(source for source in self.source if source.has_wildcards or self.share.has(source.name))
+
+    @property
+    def name(self) -> str:
+        """Of this monitor, for what each needs of its own: the site, with the shard where several share it."""
+        return "-".join(filter(None, (self.site, self.share.label)))
 
 
 def read_config(path: Path) -> Config:

@@ -31,6 +31,8 @@ class _Message(_Part):
     """Of this format; raised where something is taken away or means something else."""
     site: str
     """Where the monitor stands."""
+    shard: str = ""
+    """Which monitor of the site it is, as in `2of3`, where several share the sources."""
 
 
 class _FromSource(_Message):

@@ -66,15 +66,15 @@ class Exchange:
         """What Home Assistant was told, by topic; None where it is to be told again."""
         self._introduced_for: object = None
         self._greetings = 0
-        self.publisher = Publisher(self._prefix, config.site, self._send)
+        self.publisher = Publisher(self._prefix, config.site, self._send, config.share)
         self.broker: Broker | None = None
         self.outbox: Outbox | None = None
         self.delivery: Delivery | None = None
         if config.mqtt:
             kept = config.outbox
-            self.outbox = Outbox(kept.file_of(config.site), int(kept.limit_mb * 1e6), kept.limit_days * _DAY_S)
+            self.outbox = Outbox(kept.file_of(config.name), int(kept.limit_mb * 1e6), kept.limit_days * _DAY_S)
             self.delivery = Delivery(self.outbox, supervisor, self.publisher.resent)
-            self.broker = self._connect(config.mqtt, config.site, self.delivery)
+            self.broker = self._connect(config.mqtt, config.name, self.delivery)
             self.publisher.post = self.delivery.put
             self.delivery.start(self.broker.publish)
 
@@ -101,7 +101,7 @@ class Exchange:
     def listen(self, config: Config) -> None:
         """Hear what the sources of this config send, and what is asked of the daemon, and nothing else."""
         if self.broker:
-            wanted = {source.mqtt for source in config.source if source.mqtt} | {*self.publisher.asked, *self._births}
+            wanted = {source.mqtt for source in config.mine if source.mqtt} | {*self.publisher.asked, *self._births}
             for gone in self._filters - wanted:
                 self.broker.unsubscribe(gone)
             for topic_filter in wanted:
@@ -128,7 +128,7 @@ class Exchange:
         asked = tuple(sorted(sources)), tuple(findings), self._greetings
         if self._home.discovery and self.broker and self.broker.connected and asked != self._introduced_for:
             self._introduced_for = asked
-            wanted = dict(discovery(self._prefix, self._site, findings, asked[0], self._home.prefix))
+            wanted = dict(discovery(self._prefix, self._site, findings, asked[0], self._home.prefix, self.publisher.will[0]))
             for topic in self._introduced.keys() | wanted.keys():
                 if wanted.get(topic, "") != self._introduced.get(topic):
                     self._send(topic, wanted.get(topic, ""), 1, True)
@@ -189,10 +189,10 @@ class Exchange:
         except StillWaiting:
             return otherwise
 
-    def _connect(self, mqtt: Mqtt, site: str, delivery: Delivery) -> Broker:
+    def _connect(self, mqtt: Mqtt, name: str, delivery: Delivery) -> Broker:
         return Broker(
             mqtt,
-            mqtt.client_id or f"cardiogloss-{site}",
+            mqtt.client_id or f"cardiogloss-{name}",
             mqtt.password(),
             self.publisher.will,
             self._on_message,
@@ -217,7 +217,7 @@ class Exchange:
             self._connected.set()
         elif source is None:
             self._hear(topic, payload, retained)
-        elif not retained:
+        elif not retained and self.publisher.share.has(source):
             self._command(source, payload)
 
     def _on_state(self, connected: bool, why: str) -> None:

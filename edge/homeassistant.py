@@ -29,20 +29,26 @@ _VITALS_EXPIRE_S = 30
 
 
 def discovery(
-    prefix: str, site: str, findings: Sequence[Finding], sources: Iterable[str], discovery_prefix: str = DISCOVERY_PREFIX
+    prefix: str,
+    site: str,
+    findings: Sequence[Finding],
+    sources: Iterable[str],
+    discovery_prefix: str = DISCOVERY_PREFIX,
+    monitor: str = "",
 ) -> Iterator[tuple[str, str]]:
     """Topic and payload of a device for each source, to be retained: its findings and technical alerts, heart rate and state.
 
-    `findings` are those of the bundle; those that never alert are left out. Names and ids stay the same from start to start.
+    `findings` are those of the bundle; those that never alert are left out. `monitor` is the topic that tells whether the
+    monitor is there, that of the site where it is left out. Names and ids stay the same from start to start.
     """
     for source in sources:
-        device = _Device(prefix, site, source)
+        device = _Device(prefix, site, source, monitor or f"{prefix}/{site}/status")
         yield device.topic(discovery_prefix), json.dumps(device.payload(findings), separators=(",", ":"))
 
 
 def removal(prefix: str, site: str, source: str, discovery_prefix: str = DISCOVERY_PREFIX) -> tuple[str, str]:
     """The same for a source that is there no more: Home Assistant forgets it. To be retained, which empties the topic."""
-    return _Device(prefix, site, source).topic(discovery_prefix), ""
+    return _Device(prefix, site, source, "").topic(discovery_prefix), ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class _Device:
     prefix: str
     site: str
     source: str
+    monitor: str
 
     @property
     def id(self) -> str:
@@ -90,7 +97,7 @@ class _Device:
 
     @property
     def _site_available(self) -> Component:
-        return {"topic": f"{self.prefix}/{self.site}/status", "value_template": _ONLINE}
+        return {"topic": self.monitor, "value_template": _ONLINE}
 
     def _finding(self, finding: Finding) -> Component:
         topic = f"{self.root}/alert/{finding.name}"

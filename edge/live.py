@@ -25,6 +25,9 @@ _COUNTED = tuple(field.name for field in fields(Tally))
 
 State = Literal["online", "stalled", "offline"]
 
+Tap = Callable[[Chunk, float], object]
+"""Sees samples as they come, and when the first was measured, in seconds since 1970; it returns at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dated:
@@ -47,6 +50,7 @@ class Live:
         pipeline: Pipeline,
         recording: Recording | None = None,
         begun_time_s: float = 0.0,
+        tap: Tap | None = None,
     ) -> None:
         """`begun_time_s` says, in seconds since 1970, when it began to be watched, for as long as no sample tells the time."""
         self.name = name
@@ -56,6 +60,7 @@ class Live:
         self.heard_at_s: float | None = None
         """When the last bytes came."""
         self._recording = recording
+        self._tap = tap
         self._begun_time_s = begun_time_s
         self._onsets: dict[str, float] = {}
         self._new_decoder = decoder
@@ -197,9 +202,15 @@ class Live:
         return [self._take(chunk) for chunk in self.clock.feed(accepted, arrival, self._decoder.turn)]
 
     def _take(self, chunk: Chunk) -> Pending:
-        if self._recording:
-            self._recording.keep(chunk, self.clock.time_of(chunk.start / chunk.rate_hz))
+        if self._recording or self._tap:
+            self._let_see(chunk, self.clock.time_of(chunk.start / chunk.rate_hz))
         return self._pipeline.prepare(chunk)
+
+    def _let_see(self, chunk: Chunk, time_s: float) -> None:
+        if self._recording:
+            self._recording.keep(chunk, time_s)
+        if self._tap:
+            self._tap(chunk, time_s)
 
     def _accepts(self, chunk: Chunk) -> bool:
         slowest_hz = SLOWEST_SHARE * self._pipeline.rate_hz

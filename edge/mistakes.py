@@ -41,7 +41,7 @@ _PLAIN = {
     "value_error": "{error}",
 }
 _SECRETS = ("password", "passwd", "passphrase", "pass", "pwd", "secret", "token")
-_NO_SECRET = "secrets never stand in this file; give password_env (the name of a variable) or password_file instead"
+_NO_SECRET = "secrets never stand in this file; give {0}_env (the name of a variable) or {0}_file instead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ def _words(model: type[BaseModel], detail: ErrorDetails) -> str:
 
 def _unknown(model: type[BaseModel], where: Where) -> str:
     key = str(where[-1])
-    if key.lower() in _SECRETS:
-        return _NO_SECRET
     allowed = list(_table(model, where[:-1]).model_fields)
+    if key.lower() in _SECRETS:
+        return _NO_SECRET.format("token" if "token_env" in allowed else "password")
     homes = [table for table, keys in _tables(model) if key in keys]
     near = difflib.get_close_matches(key, allowed, n=1)
     hint = f"did you mean {near[0]}? " if near else f"it belongs to {homes[0]}. " if homes else ""

@@ -19,12 +19,15 @@ from .message import SCHEMA, Message, to_message
 from .outbox import Letter
 from .pipeline import FollowUp, Seen
 from .score import Scores
+from .shard import Shard
 
 _STDOUT = 1
 _MOST_LINES = 10_000
 _FAREWELL_S = 5.0
 
-_OUTGOING = re.compile(r"status|resend|resent|[^/]+/(scores|vitals|status|command|reply|evidence|alert|alert/[^/]+)")
+_OUTGOING = re.compile(
+    r"(shard/[^/]+/)?(status|resend|resent)|fleet/.*|[^/]+/(scores|vitals|status|command|reply|evidence|alert|alert/[^/]+)"
+)
 _COMMAND = re.compile(r"([^/]+)/command")
 
 Send = Callable[[str, str, int, bool], object]
@@ -35,13 +38,16 @@ Post = Callable[[Letter], object]
 class Publisher:
     """Topics and payloads of one site; `send` carries them."""
 
-    def __init__(self, prefix: str, site: str, send: Send) -> None:
+    def __init__(self, prefix: str, site: str, send: Send, share: Shard = Shard()) -> None:
         self.post: Post = self._send_letter
         """Carries what must arrive."""
         self.show: Callable[[Message], object] = lambda message: None
-        """Sees every alert, and the evidence after it."""
-        self._site = site
+        """Sees every event, as it is told."""
+        self.share = share
+        """Which of the sources are told of here, where several monitors share the site."""
         self._root = f"{prefix}/{site}"
+        self._own = f"{self._root}/shard/{share.label}" if share.label else self._root
+        self._by: Message = {"schema": SCHEMA, "site": site, "shard": share.label}
         self._send = send
 
     def tell(self, source: str, dated: Dated) -> None:
@@ -49,11 +55,11 @@ class Publisher:
         event, root = dated.event, f"{self._root}/{source}"
         match event:
             case Scores():
-                self._send(f"{root}/scores", _json(self._message(dated.time_s, to_message(event))), 0, False)
+                self._tell_now(f"{root}/scores", self._message(dated.time_s, to_message(event)), 0)
             case Seen():
-                self._send(f"{root}/vitals", _json(self._message(dated.time_s, to_message(event))), 0, False)
+                self._tell_now(f"{root}/vitals", self._message(dated.time_s, to_message(event)), 0)
             case Reply():
-                self._send(f"{root}/reply", _json(self._message(dated.time_s, {"type": "reply", **asdict(event)})), 1, False)
+                self._tell_now(f"{root}/reply", self._message(dated.time_s, {"type": "reply", **asdict(event)}), 1)
             case FollowUp():
                 message = self._message(dated.time_s, to_message(event))
                 self.post(Letter(f"{root}/evidence", message, f"{event.alert.id}/evidence"))
@@ -67,6 +73,10 @@ class Publisher:
         told = last.model_dump(by_alias=True) | {"seq": last.seq + 1, "state": "cleared", "why": why, "time": round(time_s, 3)}
         self._tell_alert(told | {"evidence": {"decided": [], "strip": None}})
 
+    def _tell_now(self, topic: str, message: Message, qos: int) -> None:
+        self._send(topic, _json(message), qos, False)
+        self.show(message)
+
     def _tell_alert(self, message: Message) -> None:
         topic = f"{self._root}/{message['source']}/alert"
         state = {key: value for key, value in message.items() if key != "evidence"}
@@ -78,12 +88,12 @@ class Publisher:
         self._send(letter.topic, _json(letter.message), 1, False)
 
     def _message(self, time_s: float, told: Message, **more: Any) -> Message:
-        return {"schema": SCHEMA, "site": self._site, "time": round(time_s, 3), **more, **told}
+        return {**self._by, "time": round(time_s, 3), **more, **told}
 
     def tell_status(self, source: str, state: State, why: str | None, time_s: float, accounts: dict[str, int]) -> None:
         """The retained state of a source: what a program that comes later must know first."""
-        message = {"schema": SCHEMA, "type": "status", "site": self._site, "source": source, "time": round(time_s, 3)}
-        self._send(f"{self._root}/{source}/status", _json({**message, "state": state, "why": why, **accounts}), 1, True)
+        message = self._message(time_s, {"type": "status", "source": source, "state": state, "why": why, **accounts})
+        self._send(f"{self._root}/{source}/status", _json(message), 1, True)
 
     def forget_status(self, source: str) -> None:
         """Take back what is retained of a source that is watched no more."""
@@ -91,7 +101,7 @@ class Publisher:
 
     def tell_online(self, outbox: str = "", last: int = 0) -> None:
         """The daemon is there, and so far its outbox has come."""
-        self._send(f"{self._root}/status", self._site_state("online", outbox=outbox, last=last), 1, True)
+        self._send(f"{self._own}/status", self._site_state("online", outbox=outbox, last=last), 1, True)
 
     def tell_offline(self) -> None:
         """The daemon is there no more: the same that its will says."""
@@ -100,7 +110,7 @@ class Publisher:
     @property
     def will(self) -> tuple[str, str]:
         """What the broker is to say when the daemon is gone without a word."""
-        return f"{self._root}/status", self._site_state("offline")
+        return f"{self._own}/status", self._site_state("offline")
 
     def owns(self, topic: str) -> bool:
         """Whether this topic is one of ours going out, so that a wide subscription does not feed us our own words."""
@@ -114,12 +124,12 @@ class Publisher:
     @property
     def resend(self) -> str:
         """Where the outbox is asked to send again."""
-        return f"{self._root}/resend"
+        return f"{self._own}/resend"
 
     @property
     def resent(self) -> str:
         """Where it does."""
-        return f"{self._root}/resent"
+        return f"{self._own}/resent"
 
     def commanded(self, topic: str) -> str | None:
         """The source that a command under this topic is for; None where it is no such topic."""
@@ -131,7 +141,7 @@ class Publisher:
         return below.fullmatch(topic, len(self._root) + 1) if topic.startswith(f"{self._root}/") else None
 
     def _site_state(self, state: str, **more: Any) -> str:
-        return _json({"schema": SCHEMA, "type": "site", "site": self._site, "state": state, **more})
+        return _json({**self._by, "type": "site", "state": state, **more})
 
 
 class StandardOutput:

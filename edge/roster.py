@@ -18,7 +18,7 @@ from .command import Close, Command, TakeOver
 from .config import Config, Source
 from .contract import AlertState
 from .inbox import Inbox
-from .live import Dated, Live
+from .live import Dated, Live, Tap
 from .pipeline import Options, Pipeline
 from .reader import Reader
 from .record import Recorder
@@ -35,6 +35,8 @@ LONGEST_NAME = 64
 """Of a source; a longer topic level is refused."""
 MOST_DISCOVERED = 512
 """More topics than this are noise, or an attack."""
+MOST_ELSEWHERE = 4096
+"""Topics of other monitors that are remembered as such."""
 
 _FAREWELL_S = 1.0
 _UNITS_PER_MV = 1000.0
@@ -55,6 +57,8 @@ class Roster:
     """Topics that are never a source."""
     scribe: Scribe | None = None
     """Who records, where anything is to be recorded."""
+    tap: Callable[[str], Tap] | None = None
+    """Who sees the samples of a source."""
     monotonic_s: Callable[[], float] = time.monotonic
     since_1970_s: Callable[[], float] = time.time
     journal: dict[str, list[AlertState]] = field(default_factory=dict)
@@ -72,22 +76,25 @@ class Roster:
     _left: list[Post] = field(default_factory=list)
     _gone: list[Watched] = field(default_factory=list)
     _by_topic: dict[str, Watched] = field(default_factory=dict)
+    _elsewhere: set[str] = field(default_factory=set)
+    """Topics of sources that another monitor of the site watches."""
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def apply(self, config: Config) -> None:
         """Watch what this config names. A source whose table is the same goes on undisturbed."""
-        transports = {source.name: open_transport(source) for source in config.source}
+        transports = {source.name: open_transport(source) for source in config.mine}
         # Before the lock: a disk that hangs must not hold up whoever scores.
         streams = self._name_streams(config)
         with self._lock:
             same_record = self.config is None or self.config.record == config.record
-            kept = {source for source in config.source if same_record or not source.record}
+            kept = {source for source in config.mine if same_record or not source.record}
             gone = [one for one in self._watched.values() if one.config not in kept or (one.topic and one.name in transports)]
             self._remove(gone)
             self.config = config
+            self._elsewhere.clear()
         self._flush(gone, gone, "no longer watched")
         with self._lock:
-            for source in config.source:
+            for source in config.mine:
                 if source.name and source.name not in self._watched:
                     stream = streams.get(source.name) or self._name_stream(source, source.name)
                     self._watch(source, source.name, transports[source.name], stream)
@@ -124,10 +131,12 @@ class Roster:
 
     def hear(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message of a device. A retained one is old and no part of the stream."""
+        if topic in self._elsewhere:
+            return
         now_s, time_s = self.monotonic_s(), self.since_1970_s()
         watched = None if self._is_closed or retained or self.ignore(topic) else self._route(topic)
         if watched is None:
-            self.ignored += 1
+            self.ignored += topic not in self._elsewhere
             return
         silent_s = now_s - watched.heard_s if watched.heard_s is not None else 0.0
         watched.heard_s = now_s
@@ -198,8 +207,18 @@ class Roster:
         for source in sorted(self.config.source, key=lambda source: source.has_wildcards):
             name = source.name_of(topic)
             if name is not None:
-                return self._discover(source, name, topic)
+                return self._discover(source, name, topic) if self._is_mine(name, topic) else None
         return None
+
+    def _is_mine(self, name: str, topic: str) -> bool:
+        """Whether this source falls to this monitor; the topics of those that do not are remembered."""
+        assert self.config is not None
+        if self.config.share.has(name):
+            return True
+        if len(self._elsewhere) >= MOST_ELSEWHERE:
+            self._elsewhere.clear()
+        self._elsewhere.add(topic)
+        return False
 
     def _discover(self, source: Source, name: str, topic: str) -> Watched | None:
         """The first topic of a name has it, until it is forgotten, unless the config gives the name: two streams must never be joined."""
@@ -222,7 +241,7 @@ class Roster:
         for name, source in before.items():
             if source.file and source not in config.source:
                 self.end_stream(name)
-        return {source.name: self._name_stream(source, source.name) for source in config.source if source != before.get(source.name)}
+        return {source.name: self._name_stream(source, source.name) for source in config.mine if source != before.get(source.name)}
 
     def _name_stream(self, source: Source, name: str) -> str:
         return self.stream_of(source, name, _stream_name(self.since_1970_s()))
@@ -230,7 +249,8 @@ class Roster:
     def _watch(self, source: Source, name: str, transport: Transport | None, stream: str) -> Watched:
         inbox, now_s, time_s = Inbox(self.wake), self.monotonic_s(), self.since_1970_s()
         decoder = partial(source.kind.decoder, source.wiring())
-        live = Live(name, decoder, self._pipeline(name, stream), self._recording(source, name), time_s)
+        tap = self.tap(name) if self.tap else None
+        live = Live(name, decoder, self._pipeline(name, stream), self._recording(source, name), time_s, tap)
         reader = Reader(name, transport, inbox, self.supervisor) if transport else None
         watched = self._watched[name] = Watched(source, name, Post(live, inbox), reader, now_s, stream, now_s)
         self._take_over(watched, time_s)

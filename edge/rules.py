@@ -15,7 +15,7 @@ from .decode.device import Device
 from .mistakes import Mistake
 
 if TYPE_CHECKING:
-    from .config import Config, Mqtt, Source
+    from .config import Config, Mqtt, Source, Web
 
 _ANY_HZ = 250.0
 _OUTGOING = ("status", "{name}/scores", "{name}/vitals", "{name}/alert", "{name}/alert/asystole", "{name}/status")
@@ -41,8 +41,11 @@ def rules(config: Config) -> Iterator[Mistake]:
     yield from _unique(config)
     yield from _absent_tables(config)
     yield from _own_messages(config)
+    yield from _shared(config)
     for key, words in _mqtt(config.mqtt) if config.mqtt else ():
         yield Mistake(("mqtt", key), words)
+    for key, words in _web(config.web) if config.web else ():
+        yield Mistake(("web", key), words)
 
 
 def _source(source: Source) -> Told:
@@ -123,8 +126,20 @@ def _unique(config: Config) -> Iterator[Mistake]:
 def _absent_tables(config: Config) -> Iterator[Mistake]:
     if config.mqtt is None and any(source.mqtt for source in config.source):
         yield Mistake(("mqtt",), "missing, but a source has mqtt; add the table [mqtt] with the host of the broker")
+    if config.mqtt is None and config.model.engine == "remote":
+        yield Mistake(
+            ("mqtt",), "missing, but engine is remote: add the table [mqtt] with the host of the broker that the score-workers use"
+        )
     if config.record is None and any(source.record for source in config.source):
         yield Mistake(("record",), "missing, but a source has record = true; add the table [record] with the folder for the records")
+
+
+def _shared(config: Config) -> Iterator[Mistake]:
+    """What hangs on this machine no other one can watch."""
+    for i, source in enumerate(config.source if config.share.of > 1 else ()):
+        if source.transports and not source.mqtt:
+            words = f"with shard only sources over mqtt; give what comes by {source.transport} a daemon without shard, at a site of its own"
+            yield Mistake(("source", i, source.transport), words)
 
 
 def _own_messages(config: Config) -> Iterator[Mistake]:
@@ -142,10 +157,29 @@ def _mqtt(mqtt: Mqtt) -> Told:
         yield "password_file", "password_env is given too; keep one of them"
     if mqtt.has_password and not mqtt.user:
         yield "user", "missing; a password belongs to a user"
-    if mqtt.certificate and not mqtt.key:
-        yield "key", "missing; the certificate needs its private key"
-    if mqtt.key and not mqtt.certificate:
-        yield "certificate", "missing; the key belongs to one"
+    yield from _pair(mqtt)
     needs_tls = [name for name in ("ca", "certificate", "key") if getattr(mqtt, name)]
     if needs_tls and not mqtt.tls:
         yield "tls", f"must be true where {' and '.join(needs_tls)} {'is' if len(needs_tls) == 1 else 'are'} given"
+
+
+def _web(web: Web) -> Told:
+    if web.token_env and web.token_file:
+        yield "token_file", "token_env is given too; keep one of them"
+    yield from _pair(web)
+    if web.is_local:
+        return
+    if not web.has_token:
+        yield "token_file", f"missing; whoever reaches {web.host} would see the signals of patients: give token_file or token_env"
+    if not web.certificate and not web.behind_proxy:
+        yield (
+            "certificate",
+            "missing; other machines are served with TLS: give certificate and key, or behind_proxy = true where a proxy does it",
+        )
+
+
+def _pair(table: Mqtt | Web) -> Told:
+    if table.certificate and not table.key:
+        yield "key", "missing; the certificate needs its private key"
+    if table.key and not table.certificate:
+        yield "certificate", "missing; the key belongs to one"

@@ -68,6 +68,7 @@ class _Wanted:
     def filters(self, prefix: str) -> list[str]:
         """Alerts and evidence of all sources: their numbers have no hole only together."""
         always = ["{site}/resent", "{site}/+/reply", "{site}/+/alert", "{site}/+/evidence", "{site}/status"]
+        always += ["{site}/shard/+/resent", "{site}/shard/+/status"]
         more = [_TOPICS[kind] for kind in sorted(self.also) if kind in _TOPICS]
         return [f"{prefix}/{topic.format(site=self.site)}" for topic in always + more]
 
@@ -237,9 +238,9 @@ class Subscription:
     def _hear(self, topic: str, payload: bytes, retained: bool) -> Sequence[Given | Told]:
         site, *rest = topic.removeprefix(f"{self._root}/").split("/")
         match rest:
-            case ["status"]:
+            case ["status"] | ["shard", _, "status"]:
                 return [*self._feed(site, payload, not retained), *self._other("site", payload)]
-            case ["resent"]:
+            case ["resent"] | ["shard", _, "resent"]:
                 return self._feed(site, payload, live=False)
             case [_, "alert" | "evidence"]:
                 return self._feed(site, payload, live=not retained)
@@ -255,7 +256,7 @@ class Subscription:
         except ValidationError:
             self._ledger.bad += 1
             return []
-        return self._ledger.feed(site, message, live, time.monotonic())
+        return self._ledger.feed(_monitor(site, message.get("shard")), message, live, time.monotonic())
 
     def _other(self, kind: str, payload: bytes) -> list[Told]:
         """An empty payload only takes back a retained message."""
@@ -333,6 +334,11 @@ def subscribe(
         broker = fit(Mqtt, told, Path("subscribe"), lambda _: ())
     wanted = _Wanted(_level("site", site), _level("source", source), since, Path(cursor) if cursor else None, timeout_s, frozenset(also))
     return Subscription(broker, wanted, password, client_id, on_state)
+
+
+def _monitor(site: str, label: object) -> str:
+    """The levels of the topics of one monitor: the site's, or those of its shard."""
+    return f"{site}/shard/{label}" if label and isinstance(label, str) and _is_one(label) else site
 
 
 def _level(name: str, text: str) -> str:

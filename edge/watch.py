@@ -45,7 +45,7 @@ class Board:
     def __init__(self) -> None:
         self._alerts: dict[tuple[str, str, str], AlertState] = {}
         self._sources: dict[tuple[str, str], StatusMessage] = {}
-        self._sites: dict[str, SiteMessage] = {}
+        self._monitors: dict[tuple[str, str], SiteMessage] = {}
         self._rates: dict[tuple[str, str], float | None] = {}
         self._lines: deque[Text] = deque(maxlen=MOST_LINES)
         self.connection = "connecting"
@@ -105,10 +105,11 @@ class Board:
         return Text(words, "" if status.state == "online" else "yellow")
 
     def _site(self, site: SiteMessage) -> Text | None:
-        before, self._sites[site.site] = self._sites.get(site.site), site
+        place = site.site, site.shard
+        before, self._monitors[place] = self._monitors.get(place), site
         if before and before.state == site.state:
             return None
-        return Text(f"the monitor of {plain(site.site)} is {site.state}", "" if site.state == "online" else "yellow")
+        return Text(f"{_monitor(site)} is {site.state}", "" if site.state == "online" else "yellow")
 
     def _row(self, alert: AlertState) -> list[Text]:
         """Never a bare str, in which rich would look for markup."""
@@ -130,13 +131,18 @@ class Board:
         return Text("" if rate_bpm is None else f"{rate_bpm:.0f}/min")
 
     def _state(self, place: tuple[str, str]) -> Text:
-        site, status = self._sites.get(place[0]), self._sources.get(place)
+        status = self._sources.get(place)
+        site = self._monitors.get((place[0], status.shard if status else ""))
         state = "monitor offline" if site and site.state == "offline" else status.state if status else ""
         return Text(state, "dim" if state == "online" else "yellow")
 
     def _wrong(self) -> list[str]:
-        offline = [f"the monitor of {plain(site.site)} is offline" for site in self._sites.values() if site.state == "offline"]
+        offline = [f"{_monitor(site)} is offline" for site in self._monitors.values() if site.state == "offline"]
         return [*offline, *filter(None, [self.connection])]
+
+
+def _monitor(site: SiteMessage) -> str:
+    return f"the monitor {plain(site.shard)} of {plain(site.site)}" if site.shard else f"the monitor of {plain(site.site)}"
 
 
 def _is_later(alert: AlertState, before: AlertState) -> bool:

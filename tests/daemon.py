@@ -45,7 +45,7 @@ Json = dict[str, Any]
 
 _OUTGOING = ("status", "+/status", "+/scores", "+/vitals", "+/alert", "+/alert/+", "+/evidence", "+/reply")
 _EVENTS = ("scores", "vitals", "alert", "evidence")
-_ADDED = ("time", "schema", "site", "onset_time", "outbox", "number", "stream", "id")
+_ADDED = ("time", "schema", "site", "shard", "onset_time", "outbox", "number", "stream", "id")
 """What the daemon knows and a replay does not. A live stream has a name, which its ids depend on."""
 _ENDINGS = ("the stream has ended", "no longer watched")
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from edge import wildcard
 from edge.check import check
-from edge.config import Config, HomeAssistant, Http, Log, Model, Mqtt, Outbox, Record, Source, parse_config, read_config, schema
+from edge.config import Config, HomeAssistant, Http, Log, Model, Mqtt, Outbox, Record, Source, Web, parse_config, read_config, schema
 from edge.decode import devices
 from edge.play import SLOWEST_SHARE
 from kernels.bundle import SHIPPED_BUNDLE, Bundle, BundleError
@@ -26,7 +26,7 @@ from kernels.findings import ConfigError
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 EXAMPLE = DEPLOY / "edge.toml"
-TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Outbox, HomeAssistant, Http, Log, Record, Source, Config)
+TABLES: tuple[type[BaseModel], ...] = (Model, Mqtt, Outbox, HomeAssistant, Http, Web, Log, Record, Source, Config)
 SECRET = "hunter2-xyzzy"
 
 BED1 = '[[source]]\nname = "bed1"\ndevice = "cyton"\nserial = "/dev/ttyX"\n'
@@ -57,6 +57,11 @@ def mistakes(folder: Path, text: str) -> list[str]:
     lines = str(caught.value).split("\n")
     assert all(line.startswith(f"{path}: ") for line in lines)
     return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def web(lines: str) -> str:
+    """A dashboard for other machines."""
+    return f'{BED1}[web]\nhost = "0.0.0.0"\n{lines}'
 
 
 MISTAKES = {
@@ -129,6 +134,17 @@ MISTAKES = {
     "wildcard in a prefix": (broker('prefix = "a/+"'), ["mqtt.prefix: must be one or more topic levels"]),
     "too few leads": (BED1 + 'leads = ["I"]', ['source "bed1": leads: names 1 leads, but']),
     "unknown lead": (BED1 + 'leads = ["X", "I", "-", "-", "-", "-", "-", "-"]', ['source "bed1": leads: unknown lead \'X\'']),
+    "no shard": ('shard = "3/2"\n' + WARD, ["shard: must read i/n, from 1/n to n/n"]),
+    "shard of a port": ('shard = "1/2"\n' + BED1, ['source "bed1": serial: with shard only sources over mqtt']),
+    "remote without a broker": (BED1 + '[model]\nengine = "remote"', ["mqtt: missing, but engine is remote"]),
+    "dashboard for all without a token": (web('certificate = "c"\nkey = "k"'), ["web.token_file: missing; whoever reaches 0.0.0.0"]),
+    "dashboard for all without TLS": (web('token_env = "T"'), ["web.certificate: missing; other machines are served with TLS"]),
+    "two tokens": (web('token_env = "T"\ntoken_file = "t"\nbehind_proxy = true'), ["web.token_file: token_env is given too"]),
+    "certificate of the dashboard alone": (web('token_env = "T"\ncertificate = "c"'), ["web.key: missing; the certificate needs"]),
+    "token in the file": (
+        web('token_env = "T"\nbehind_proxy = true\ntoken = "x"'), ["web.token: secrets never stand in this file; give token_env"]
+    ),
+    "history of no time": (BED1 + "[web]\nhistory_days = 0", ["web.history_days: must be above 0"]),
     "scale of nothing": (BED1 + "units_per_mv = 0", ['source "bed1": units_per_mv: 0 must be a number other than 0']),
     "rate beyond all": (BED1 + "rate_hz = 1e9", ['source "bed1": rate_hz: must be at most 100000']),
 }  # fmt: skip
@@ -230,7 +246,7 @@ def test_the_example_is_sound_and_names_every_key() -> None:
 
 def test_what_the_example_says_in_comments_is_sound_too(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^# (?=\[\[|\w+ = )", "", EXAMPLE.read_text(encoding="utf-8"))
-    config = read(tmp_path, re.sub(r"(?m)^password_env.*", "", text))
+    config = read(tmp_path, re.sub(r"(?m)^(password|token)_env.*", "", text))
     assert len(config.source) == 5
     assert config.mqtt is not None and config.mqtt.tls
 
@@ -507,6 +523,43 @@ def test_check_tells_absent_files_but_not_credentials_that_come_with_the_service
         check(write(tmp_path, WARD.replace("[mqtt]", mqtt)))
     (line,) = str(caught.value).split("\n")
     assert "mqtt.ca: there is no file" in line
+
+
+def test_check_says_where_the_dashboard_is_and_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CARDIOGLOSS_TEST_TOKEN", raising=False)
+    (tmp_path / "c").write_text("")
+    text = web('token_env = "CARDIOGLOSS_TEST_TOKEN"\ncertificate = "c"\nkey = "c"')
+    (tmp_path / "c").chmod(0o600)
+    checked = check(write(tmp_path, text))
+    assert "dashboard on https://0.0.0.0:8080, with a token" in checked.lines
+    assert any("CARDIOGLOSS_TEST_TOKEN is not set here" in warning for warning in checked.warnings)
+    assert "dashboard on http://127.0.0.1:8080, without a token" in check(write(tmp_path, BED1 + "[web]")).lines
+    with pytest.raises(ConfigError, match=r"web.key: there is no file"):
+        check(write(tmp_path, text.replace('key = "c"', 'key = "k"')))
+    with pytest.raises(ConfigError, match=r"web.port: 9464 is that of \[http\]"):
+        check(write(tmp_path, BED1 + "[web]\nport = 9464"))
+
+
+@pytest.mark.parametrize(
+    ("host", "local"), [("localhost", True), ("127.8.0.1", True), ("::1", True), ("0.0.0.0", False), ("ward.lan", False)]
+)
+def test_only_this_machine_is_served_without_a_token(host: str, local: bool, tmp_path: Path) -> None:
+    text = BED1 + f'[web]\nhost = "{host}"\nbehind_proxy = true'
+    if local:
+        assert read(tmp_path, text).web is not None
+    else:
+        (line,) = mistakes(tmp_path, text)
+        assert "web.token_file: missing" in line
+
+
+def test_a_token_comes_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARDIOGLOSS_TEST_TOKEN", SECRET)
+    (tmp_path / "t").write_text(SECRET + "\n")
+    assert Web(token_env="CARDIOGLOSS_TEST_TOKEN").token() == Web(token_file=tmp_path / "t").token() == SECRET
+    assert Web().token() is None
+    with pytest.raises(ConfigError, match=r"web.token_file: .* is empty; write the token into it"):
+        (tmp_path / "t").write_text("\n")
+        Web(token_file=tmp_path / "t").token()
 
 
 def _warnings(folder: Path, text: str) -> list[str]:

@@ -38,7 +38,7 @@ from kernels.findings import ConfigError
 from .broker import Mosquitto, free_port, wait_for
 
 SITE = "ward"
-HEAD = {"schema": SCHEMA, "site": SITE, "time": 1000.0, "source": "bed1"}
+HEAD = {"schema": SCHEMA, "site": SITE, "shard": "", "time": 1000.0, "source": "bed1"}
 
 
 def alert(number: int, outbox: str = "aa", **more: Any) -> dict[str, Any]:
