@@ -22,10 +22,11 @@ from kernels.findings import ConfigError, in_words
 from kernels.terminal import console, errors
 
 from .alarm import Priority
-from .config import Mqtt, read_config
+from .config import Log, Mqtt, read_config
 from .contract import AlertMessage, AlertState, EvidenceMessage, SiteMessage, StatusMessage, VitalsMessage
 from .gallery import Gallery, Shown
 from .ledger import Since
+from .log import configure_log
 from .message import Message
 from .strip_file import to_png, to_wfdb
 from .subscribe import Kind, Told, subscribe
@@ -306,6 +307,7 @@ def watch_command(
     as_json: Annotated[bool, typer.Option("--json", help="One message a line on standard output: alerts, evidence, states.")] = False,
 ) -> None:
     """Show what the monitors of a broker say, until told to stop."""
+    configure_log(Log(level="warning", json_lines=False))
     address, own_site = address_of(host, config)
     collection = Collection(save) if save else None
     screen = JsonLines() if as_json else Terminal() if console.is_terminal else Lines()

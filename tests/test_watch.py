@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paho.mqtt.client as paho
 import pytest
 import wfdb
 from hypothesis import example, given
 from hypothesis import strategies as st
+from paho.mqtt.enums import CallbackAPIVersion
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +32,7 @@ from kernels.findings import ConfigError
 
 from .broker import Mosquitto, free_port, wait_for
 from .test_schema import BEGUN_TIME, replayed
-from .test_subscribe import HEAD, SITE, Monitor, RealMonitor, alert
+from .test_subscribe import HEAD, SITE, Monitor, RealMonitor, alert, site_status
 
 ROOT = Path(__file__).parent.parent
 Json = dict[str, Any]
@@ -279,6 +281,21 @@ def test_json_gives_each_message_as_it_came_and_ctrl_c_is_no_failure(tmp_path: P
         assert interrupt(process) == 0
     messages = [json.loads(line) for line in said("out").splitlines()]
     assert alert(1) in messages and {message["type"] for message in messages} == {"alert", "site", "status"}
+
+
+def test_json_holds_nothing_but_messages_though_the_broker_refuses_what_is_asked(tmp_path: Path, scope: ExitStack) -> None:
+    (tmp_path / "acl").write_text("topic read cardiogloss/#\nuser monitor\ntopic readwrite cardiogloss/#\n")
+    broker = scope.enter_context(Mosquitto(tmp_path, f"allow_anonymous true\nacl_file {tmp_path}/acl"))
+    with running("watch", "--host", "127.0.0.1", "--port", broker.port, "--json", folder=tmp_path) as (process, said):
+        monitor = paho.Client(CallbackAPIVersion.VERSION2)
+        monitor.username_pw_set("monitor", "")
+        monitor.connect("127.0.0.1", broker.port)
+        monitor.publish(f"cardiogloss/{SITE}/status", json.dumps(site_status(3)), retain=True)
+        monitor.loop_start()
+        scope.callback(monitor.loop_stop)
+        wait_for(lambda: "refused" in said("err") and "site" in said("out"))
+        assert interrupt(process) == 0
+    assert {json.loads(line)["type"] for line in said("out").splitlines()} == {"site"}
 
 
 def test_lines_tell_of_a_broker_that_is_away_and_of_alerts_when_it_is_back(tmp_path: Path, scope: ExitStack) -> None:
