@@ -419,12 +419,7 @@ class Config(_Table):
 
 def read_config(path: Path) -> Config:
     """Raises ConfigError with every mistake, one a line: the file, the key, what is wrong and what is allowed."""
-    try:
-        tables = read_toml(path)
-    except (ValueError, RecursionError) as error:
-        # The TOML parser lets these through for a number of thousands of digits and for brackets nested as deep.
-        raise ConfigError(f"{path} is not TOML: a number is too long or brackets are nested too deep") from error
-    return parse_config(tables, path)
+    return parse_config(read_toml(path), path)
 
 
 def parse_config(tables: Tables, path: Path) -> Config:

@@ -150,6 +150,9 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        # The parser lets these through for a number of thousands of digits and for brackets nested as deep.
+        raise ConfigError(f"{where} is not TOML: a number is too long or brackets are nested too deep") from error
 
 
 def read_findings(path: Path = DEFAULT_FINDINGS) -> tuple[Finding, ...]:
