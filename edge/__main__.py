@@ -51,6 +51,8 @@ _LATER = {
     "watch": "edge.watch:watch_command",
     "acknowledge": "edge.command_line:acknowledge_command",
     "silence": "edge.command_line:silence_command",
+    "score-worker": "edge.fleet.command:score_worker_command",
+    "ordeal-fleet": "edge.fleet.command:ordeal_fleet_command",
 }
 """Commands whose modules are read only when they are asked for: a replay must not wait for them."""
 

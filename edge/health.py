@@ -57,13 +57,17 @@ class Health:
     """What the connection to the broker counted."""
     outbox: dict[str, int] = field(default_factory=dict)
     """What became of alerts on their way to the broker."""
+    unscored: str | None = None
+    """Why the engine scores nothing, in words."""
+    fleet: dict[str, int] = field(default_factory=dict)
+    """What became of the windows that score-workers were asked for."""
 
     @property
     def missing(self) -> list[str]:
         """What keeps it from being ready, in words."""
         quiet = [f"{s.name} is {s.state}" + (f": {s.why}" if s.why else "") for s in self.sources if s.required and s.state != "online"]
         broker = ["the broker cannot be reached"] if self.broker is False else []
-        return broker + quiet + ([] if self.sources else ["no source has sent anything yet"])
+        return broker + ([self.unscored] if self.unscored else []) + quiet + ([] if self.sources else ["no source has sent anything yet"])
 
 
 class HealthCollector(Collector):
@@ -89,6 +93,8 @@ class HealthCollector(Collector):
         for name, value in health.outbox.items():
             family = GaugeMetricFamily if name == "waiting" else CounterMetricFamily
             yield family(f"cardiogloss_outbox_{name}", _OUTBOX[name], value=value)
+        for name, value in health.fleet.items():
+            yield CounterMetricFamily(f"cardiogloss_fleet_{name}", _FLEET[name], value=value)
         yield from _of_sources(health.sources)
 
 
@@ -98,6 +104,16 @@ _OUTBOX = {
     "unwritten": "Those that were told although the disk took nothing at once",
     "resent": "Those that a subscriber asked for again",
     "refused": "Those that the broker refused",
+}
+_FLEET = {
+    "asked": "Windows that score-workers were asked for",
+    "scored": "Those that were scored",
+    "again": "Windows that were asked for once more, as nothing came",
+    "repeated": "Scores dropped, as there were some of the same window",
+    "late": "Scores dropped, as they came after the window was done with",
+    "refused": "Answers of score-workers that say why there is no score",
+    "unsound": "Messages that are no answer",
+    "unanswered": "Windows given up at the end",
 }
 _HELP = {
     "windows_scored": "Windows that the engine scored",

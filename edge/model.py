@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,7 @@ from kernels.findings import ConfigError
 
 from .check import must_fit
 from .config import Config
+from .fleet.remote import RemoteEngine
 from .systemd import notify
 
 FALL_BACK = "onnx"
@@ -22,11 +24,21 @@ _MAKING_S = 1800
 log = structlog.get_logger()
 
 
-def open_model(config: Config, path: Path) -> Engine:
-    """Raises BundleError, or ConfigError for what the bundle cannot do."""
+def open_model(config: Config, path: Path, meanwhile: Callable[[], object] = lambda: None) -> Engine:
+    """`meanwhile` is called a few times a second while score-workers are waited for, by the thread that waits.
+
+    Raises BundleError, or ConfigError for what the bundle cannot do.
+    """
     bundle = Bundle.read(config.model.bundle)
     must_fit(config, bundle.card, path)
-    name, threads = config.model.engine, config.model.threads
+    if config.model.engine == "remote":
+        assert config.mqtt is not None
+        return RemoteEngine(bundle, config.mqtt, config.site, config.mqtt.client_id or f"cardiogloss-{config.name}", meanwhile)
+    return open_local(bundle, config.model.engine, config.model.threads)
+
+
+def open_local(bundle: Bundle, name: str, threads: int) -> Engine:
+    """On this machine; where that engine is not to be had, the one that every machine has. Raises BundleError."""
     if name == FALL_BACK:
         return open_engine(bundle, name, threads)
     notify(f"EXTEND_TIMEOUT_USEC={_MAKING_S * 1_000_000}")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, groupby
-from queue import SimpleQueue
+from queue import Queue
 
 from kernels.engine import Engine
 
 from .clock import Arrival
-from .command import Command
+from .command import Close, Command, TakeOver
 from .inbox import Inbox
 from .live import Dated, Live
 from .pipeline import Pending
@@ -34,7 +34,7 @@ class Post:
     inbox: Inbox
     ended: bool = False
     """Set to have the source flushed by the next round."""
-    commands: SimpleQueue[tuple[Command, float]] = field(default_factory=SimpleQueue)
+    commands: Queue[tuple[Command, float]] = field(default_factory=Queue)
     """Each with the seconds since 1970 when it was given; obeyed by the next round, after its samples."""
 
 
@@ -48,12 +48,17 @@ class Worker:
     rounds: int = 0
     progress_s: float = field(default_factory=time.monotonic)
     """When the last batch was told, or the last round was over."""
+    _free: list[Post] = field(default_factory=list)
+    """The sources in this round for which nothing is to be obeyed at its end."""
 
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
+        posts = list(posts)
         busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding or not post.commands.empty()]
         # Commands, and whether a source has ended, are taken before what waits: what came before them must not come after them.
         taken = [(post, list(_given(post.commands)), post.ended, post.inbox.take()) for post in busy]
+        bound = {id(post) for post, commands, _, _ in taken if commands}
+        self._free = [post for post in posts if id(post) not in bound]
         prepared = ((post.live, pending) for post, _, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
             for engine, same in groupby(batch, key=lambda item: item[0].engine):
@@ -61,9 +66,20 @@ class Worker:
         for post, commands, _, _ in taken:
             for command, time_s in commands:
                 self.supervisor.guard(post.live.name, partial(self._obey, post.live, command, time_s))
+        self._free = []
         self.rounds += 1
         self.progress_s = time.monotonic()
         return sum(len(arrivals) for *_, arrivals in taken)
+
+    def obey_meanwhile(self) -> None:
+        """For an engine that waits in a round, in the same thread: that the monitor is late must be told while it is.
+
+        What ends or begins a stream, and all behind it, stays behind the samples that came before.
+        """
+        for post in self._free:
+            while not post.commands.empty() and not isinstance(post.commands.queue[0][0], Close | TakeOver):
+                command, time_s = post.commands.get()
+                self.supervisor.guard(post.live.name, partial(self._obey, post.live, command, time_s))
 
     def _finish(self, engine: Engine, batch: Sequence[tuple[Live, Pending]]) -> None:
         jobs = [pending.jobs for _, pending in batch]
@@ -93,7 +109,7 @@ class Worker:
             self.tell(live.name, event)
 
 
-def _given(commands: SimpleQueue[tuple[Command, float]]) -> Iterator[tuple[Command, float]]:
+def _given(commands: Queue[tuple[Command, float]]) -> Iterator[tuple[Command, float]]:
     while not commands.empty():
         yield commands.get()
 

@@ -31,6 +31,8 @@ OnPublished = Callable[[int], None]
 """(mid) of QoS 1 that the broker has taken over."""
 OnRefused = Callable[[int, str], None]
 """(mid, why) of QoS 1 that the broker will not have, and that is not sent again. MQTT 5 tells; else it shows when the broker hangs up."""
+OnDelivery = Callable[[str, bytes, "Receipt"], None]
+"""(topic, payload, receipt) of a message that the broker holds for delivered only once `acknowledge` was given the receipt."""
 OnRefusal = Callable[[str], None]
 """(words) of a subscription or a message that the broker refused, the same words once in a connection."""
 
@@ -79,6 +81,15 @@ class Properties:
         return packed
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a message is acknowledged by: its packet identifier means another one in each connection."""
+
+    connection: int
+    mid: int
+    """0 for QoS 0, which nobody acknowledges."""
+
+
 class Broker:
     """The only owner of the one connection to the MQTT broker: it connects, connects again for ever, and subscribes anew each time.
 
@@ -97,8 +108,13 @@ class Broker:
         on_published: OnPublished = lambda mid: None,
         on_refused: OnRefused = lambda mid, why: None,
         on_refusal: OnRefusal | None = None,
+        on_delivery: OnDelivery | None = None,
+        most_unacknowledged: int | None = None,
     ) -> None:
         """`will` is the (topic, payload) that the broker publishes, retained, when this program is lost. Refusals are logged by default.
+
+        With `on_delivery`, which is called instead of `on_message`, messages are acknowledged by hand; in MQTT 5 the broker sends no more
+        than `most_unacknowledged` ahead (its Receive Maximum, section 3.1.2.11.3).
 
         Raises ConfigError where the host can have no such name, or the files of TLS cannot be used.
         """
@@ -109,6 +125,8 @@ class Broker:
         self._on_published = on_published
         self._on_refused = on_refused
         self._on_refusal = on_refusal or _log_refusal
+        self._on_delivery = on_delivery
+        self._most_unacknowledged = most_unacknowledged
         self._told: set[str] = set()
         self._filters: dict[str, int] = {}
         self._phase: _Phase = "away"
@@ -136,6 +154,7 @@ class Broker:
         client = self._client
         # A caller's fault must not end the network thread, which paho would not notice: is_connected() stays true.
         client.suppress_exceptions = True
+        client.manual_ack_set(self._on_delivery is not None)
         client.on_log = self._log
         client.on_pre_connect = self._asking
         client.on_socket_open = _send_at_once
@@ -171,7 +190,8 @@ class Broker:
         if not self._begun:
             self._begun = True
             # Without an expiry the session ends with the connection (MQTT 5 section 3.1.2.11.2): what came meanwhile would be stale.
-            self._client.connect_async(*self._address, keepalive=self._config.keepalive_s, clean_start=True)
+            properties = _connecting(self._most_unacknowledged) if self.version == "5" else None
+            self._client.connect_async(*self._address, keepalive=self._config.keepalive_s, clean_start=True, properties=properties)
         self._client.loop_start()
 
     def stop(self) -> None:
@@ -184,19 +204,24 @@ class Broker:
         leaving.join(_FAREWELL_S)
         self._phase, self._begun = "away", False
 
-    def subscribe(self, topic_filter: str, qos: int = 1) -> None:
-        """Now and after each connect, until `unsubscribe`. Again with the same QoS it does nothing. Raises ValueError for no filter."""
-        check_filter(topic_filter)
-        if self._filters.get(topic_filter) == qos:
-            return
-        self._filters[topic_filter] = qos
-        if self.connected:
-            self._ask(topic_filter, qos)
+    def subscribe(self, topic_filter: str, qos: int = 1, group: str = "") -> None:
+        """Now and after each connect, until `unsubscribe`. Again with the same QoS it does nothing. Raises ValueError for no filter.
 
-    def unsubscribe(self, topic_filter: str) -> None:
+        With a `group` each message goes to one of all that subscribe so: a shared subscription (MQTT 5 section 4.8.2).
+        """
+        check_filter(topic_filter)
+        shared = _shared(topic_filter, group)
+        if self._filters.get(shared) == qos:
+            return
+        self._filters[shared] = qos
+        if self.connected:
+            self._ask(shared, qos)
+
+    def unsubscribe(self, topic_filter: str, group: str = "") -> None:
         """A filter that is not subscribed to is left alone."""
-        if self._filters.pop(topic_filter, None) is not None and self.connected:
-            self._client.unsubscribe(topic_filter)
+        shared = _shared(topic_filter, group)
+        if self._filters.pop(shared, None) is not None and self.connected:
+            self._client.unsubscribe(shared)
 
     def publish(
         self, topic: str, payload: bytes | str, qos: int = 0, retain: bool = False, properties: Properties | None = None
@@ -215,6 +240,14 @@ class Broker:
         info = self._client.publish(topic, data, qos, retain, packed)
         queued = info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and qos > 0
         return info.mid if queued or info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else self._drop()
+
+    def acknowledge(self, receipt: Receipt) -> None:
+        """Let the broker forget a message. In the order in which they came (standard section 4.6), by any thread.
+
+        Nothing where the connection that it came by is lost: the broker has given it up, or sends it again.
+        """
+        if receipt.mid and self.connected and receipt.connection == self._connects:
+            self._client.ack(receipt.mid, 1)
 
     def _drop(self) -> int | None:
         with self._lock:
@@ -323,16 +356,17 @@ class Broker:
             self._settle(mid)
 
     def _take(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
+        receipt = Receipt(self._connects, message.mid if message.qos else 0)
+        topic = _topic_of(message)
+        if topic is None or len(message.payload) > self._config.largest_kb * 1024:
             self.refused += 1
-            return
-        if len(message.payload) > self._config.largest_kb * 1024:
-            self.refused += 1
+            self.acknowledge(receipt)
             return
         self.received += 1
-        self._on_message(topic, bytes(message.payload), message.retain)
+        if self._on_delivery:
+            self._on_delivery(topic, bytes(message.payload), receipt)
+        else:
+            self._on_message(topic, bytes(message.payload), message.retain)
 
     def _published(self, client: Client, userdata: Any, mid: int, reason: ReasonCode, properties: Packed | None) -> None:
         if not self._flight.holds(mid):
@@ -363,6 +397,28 @@ def _make_client(config: Mqtt, client_id: str, password: str | None) -> Client:
     if context is not None:
         client.tls_set_context(context)
     return client
+
+
+def _connecting(most_unacknowledged: int | None) -> Packed | None:
+    """Without an expiry of the session, which so ends with the connection."""
+    if most_unacknowledged is None:
+        return None
+    packed = Packed(PacketTypes.CONNECT)
+    packed.ReceiveMaximum = most_unacknowledged
+    return packed
+
+
+def _shared(topic_filter: str, group: str) -> str:
+    return f"$share/{group}/{topic_filter}" if group else topic_filter
+
+
+def _topic_of(message: MQTTMessage) -> str | None:
+    """None where it is no text."""
+    try:
+        topic: str = message.topic
+    except UnicodeDecodeError:
+        return None
+    return topic
 
 
 def _send_at_once(client: Client, userdata: Any, connection: Any) -> None:

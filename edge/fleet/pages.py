@@ -1,0 +1,102 @@
+"""A score-worker in; /metrics for Prometheus, /healthz and /readyz over HTTP out."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from kernels.findings import ConfigError
+
+from ..config import Http
+from .answer import Panel
+from .worker import ScoreWorker
+
+_LATE_S = 10.0
+"""A batch that takes longer hangs."""
+
+_COUNTS = {
+    "scored": "Windows that were scored and answered",
+    "refused": "Windows for another bundle, or of another length",
+    "unsound": "Messages that were no windows",
+    "unsent": "Answers that the broker would not have",
+}
+
+log = structlog.get_logger()
+
+
+class _WorkerCollector(Collector):
+    """The figures of one moment."""
+
+    def __init__(self, worker: ScoreWorker, panel: Panel) -> None:
+        self._worker, self._panel = worker, panel
+
+    def collect(self) -> Iterable[Metric]:
+        """Called at each scrape."""
+        for name, value in asdict(self._worker.counts).items():
+            yield CounterMetricFamily(f"cardiogloss_worker_windows_{name}", _COUNTS[name], value=value)
+        yield CounterMetricFamily("cardiogloss_worker_batches", "Calls of an engine", value=self._panel.batches)
+        yield CounterMetricFamily("cardiogloss_mqtt_reconnects", "MQTT messages reconnects", value=self._worker.reconnects)
+        yield GaugeMetricFamily("cardiogloss_worker_held", "Windows that are not acknowledged", value=self._worker.holds)
+        connected = self._worker.is_connected
+        yield GaugeMetricFamily("cardiogloss_broker_connected", "1 while the broker can be reached", value=connected)
+
+
+def app(worker: ScoreWorker, panel: Panel) -> Starlette:
+    """The three pages."""
+    registry = CollectorRegistry()
+    registry.register(_WorkerCollector(worker, panel))
+    ProcessCollector(registry=registry)
+
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthz(request: Request) -> Response:
+        alive = time.monotonic() - worker.progress_s < _LATE_S
+        return JSONResponse({"alive": alive}, 200 if alive else 503)
+
+    async def readyz(request: Request) -> Response:
+        missing = [] if worker.is_connected else ["the broker cannot be reached"]
+        return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
+@contextmanager
+def served(http: Http | None, site: Starlette) -> Iterator[None]:
+    """By a thread of its own, while the block lasts. Raises ConfigError where the port is taken."""
+    if http is None:
+        yield
+        return
+    try:
+        listening = socket.create_server((http.host, http.port))
+    except OSError as error:
+        raise ConfigError(f"http: cannot listen on {http.host}:{http.port} ({error.strerror}); choose another port") from error
+    web = uvicorn.Server(uvicorn.Config(site, log_config=None, access_log=False, lifespan="off"))
+    thread = threading.Thread(target=web.run, args=([listening],), name="pages", daemon=True)
+    thread.start()
+    log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
+    try:
+        yield
+    finally:
+        web.should_exit = True
+        thread.join(_FAREWELL_S)
+        listening.close()
+
+
+_FAREWELL_S = 3.0
