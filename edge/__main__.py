@@ -53,6 +53,7 @@ _LATER = {
     "silence": "edge.command_line:silence_command",
     "score-worker": "edge.fleet.command:score_worker_command",
     "ordeal-fleet": "edge.fleet.command:ordeal_fleet_command",
+    "sizing": "edge.sizing:sizing_command",
 }
 """Commands whose modules are read only when they are asked for: a replay must not wait for them."""
 
