@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import structlog
+from .database import Layout, open_database, select, transaction
 
-from kernels.findings import ConfigError
-
-_APPLICATION = 0x65636731
-_VERSION = 1
-_PATIENCE_S = 2.0
-"""A daemon that is being restarted needs a moment to let go of the file."""
 _AT_ONCE = 8
 _BESIDE = 64
 """Bytes of a row beside its text, roughly."""
 _SIZE = f"length(payload) + length(topic) + 2 * length(key) + {_BESIDE}"
 """As `_size_of`: a key is in an index, too."""
 
-_SCHEMA = """
-BEGIN;
+_LAYOUT = Layout(
+    key="outbox.file",
+    application=0x65636731,
+    version=1,
+    schema="""
 CREATE TABLE outbox (name TEXT NOT NULL, last INTEGER NOT NULL, gone INTEGER NOT NULL, dropped INTEGER NOT NULL);
 CREATE TABLE letter (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, written_s REAL NOT NULL, acknowledged INTEGER NOT NULL,
@@ -37,13 +32,11 @@ CREATE INDEX letter_order ON letter (acknowledged DESC, number);
 CREATE INDEX letter_age ON letter (written_s);
 CREATE TABLE state (topic TEXT PRIMARY KEY, payload TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE stream (source TEXT PRIMARY KEY, identity TEXT NOT NULL, name TEXT NOT NULL) WITHOUT ROWID;
-INSERT INTO outbox VALUES ('{name}', 0, 0, 0);
-PRAGMA application_id = {application};
-PRAGMA user_version = {version};
-COMMIT;
-"""
-
-log = structlog.get_logger()
+INSERT INTO outbox VALUES (lower(hex(randomblob(4))), 0, 0, 0);
+""",
+    pragmas=("synchronous = FULL",),
+    replaces_rubbish=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,46 +78,46 @@ class OutboxFile:
         Raises ConfigError where the file cannot be opened or written, belongs to another program, or is in use, and OSError
         where its disk is full.
         """
-        self._db = _open(path)
+        self._db = open_database(path, _LAYOUT)
         self._beside = path.with_name(path.name + "-last")
-        ((self._bytes,),) = self._select(f"SELECT coalesce(sum({_SIZE}), 0) FROM letter")
-        self.name: str = next(self._select("SELECT name FROM outbox"))[0]
+        ((self._bytes,),) = select(self._db, f"SELECT coalesce(sum({_SIZE}), 0) FROM letter")
+        self.name: str = next(select(self._db, "SELECT name FROM outbox"))[0]
         """Made once, with the file."""
 
     def counts(self) -> Counts:
         """As they were written last."""
-        ((last, gone, dropped),) = self._select("SELECT last, gone, dropped FROM outbox")
+        ((last, gone, dropped),) = select(self._db, "SELECT last, gone, dropped FROM outbox")
         return Counts(last, gone, dropped)
 
     def newest(self) -> int:
         """The highest number that has a row; 0 where there is none."""
-        ((newest,),) = self._select("SELECT coalesce(max(number), 0) FROM letter")
+        ((newest,),) = select(self._db, "SELECT coalesce(max(number), 0) FROM letter")
         return int(newest)
 
     def numbers_waiting(self) -> list[int]:
         """Of the rows that are not acknowledged, in order."""
-        return [number for (number,) in self._select("SELECT number FROM letter WHERE acknowledged = 0 ORDER BY number")]
+        return [number for (number,) in select(self._db, "SELECT number FROM letter WHERE acknowledged = 0 ORDER BY number")]
 
     def rows(self, after: int) -> Iterator[Row]:
         """Those above `after`, in order."""
-        return (Row(*row) for row in self._select("SELECT number, topic, payload FROM letter WHERE number > ? ORDER BY number", after))
+        return (Row(*row) for row in select(self._db, "SELECT number, topic, payload FROM letter WHERE number > ? ORDER BY number", after))
 
     def rows_waiting(self, after: int) -> Iterator[Row]:
         """Those of them that are not acknowledged."""
         query = "SELECT number, topic, payload FROM letter WHERE acknowledged = 0 AND number > ? ORDER BY number"
-        return (Row(*row) for row in self._select(query, after))
+        return (Row(*row) for row in select(self._db, query, after))
 
     def knows(self, key: str) -> bool:
         """Whether there is a row under this key."""
-        return any(self._select("SELECT 1 FROM letter WHERE key = ?", key))
+        return any(select(self._db, "SELECT 1 FROM letter WHERE key = ?", key))
 
     def states(self) -> dict[str, str]:
         """Payload by topic."""
-        return dict(self._select("SELECT topic, payload FROM state"))
+        return dict(select(self._db, "SELECT topic, payload FROM state"))
 
     def streams(self) -> dict[str, tuple[str, str]]:
         """Identity and name by source."""
-        return {source: (identity, name) for source, identity, name in self._select("SELECT source, identity, name FROM stream")}
+        return {source: (identity, name) for source, identity, name in select(self._db, "SELECT source, identity, name FROM stream")}
 
     def write(
         self,
@@ -135,7 +128,7 @@ class OutboxFile:
         counts: Counts,
     ) -> None:
         """All of it in one transaction. A state of None is deleted; streams of None stay as they are."""
-        with self._transaction() as db:
+        with transaction(self._db) as db:
             added = sum(_size_of(entry) for entry in entries if _insert(db, entry))
             db.executemany("UPDATE letter SET acknowledged = 1 WHERE number = ?", [(number,) for number in acknowledged])
             db.executemany("REPLACE INTO state VALUES (?, ?)", [(topic, last) for topic, last in states.items() if last is not None])
@@ -169,7 +162,7 @@ class OutboxFile:
 
         Age takes nothing else: a clock that was set between two runs makes all that waits look old.
         """
-        with self._transaction() as db:
+        with transaction(self._db) as db:
             gone = _delete(db, "WHERE acknowledged = 1 AND written_s < ?", written_s)
             while self._bytes - _total(gone) > most_bytes and (some := _delete(db, _OLDEST, _AT_ONCE)):
                 gone += some
@@ -183,22 +176,6 @@ class OutboxFile:
         """Never raises: what was written is on disk."""
         with suppress(sqlite3.Error):
             self._db.close()
-
-    def _select(self, query: str, *given: object) -> Iterator[Any]:
-        with _mapped(), closing(self._db.execute(query, given)) as rows:
-            yield from rows
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _mapped():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
 
 
 _OLDEST = "WHERE number < (SELECT max(number) FROM letter) ORDER BY acknowledged DESC, number LIMIT ?"
@@ -228,81 +205,3 @@ def _delete(db: sqlite3.Connection, which: str, given: float) -> list[_Gone]:
 
 def _total(gone: Iterable[_Gone]) -> int:
     return sum(one.size for one in gone)
-
-
-_FULL = ("disk is full", "disk I/O error", "No space left", "File too large")
-"""No mistake of the operator's: whoever looks after the daemon starts it again."""
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise OSError(str(error)) from error
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            return _connect(path)
-        except sqlite3.DatabaseError as error:
-            if not _is_unsound(error):
-                raise
-            return _connect(path)
-    except (OSError, sqlite3.Error) as error:
-        if any(words in str(error) for words in _FULL):
-            raise OSError(f"outbox {path}: {error}; make room on its disk") from error
-        raise ConfigError(f"outbox.file: {path}: {_in_words(error)}") from error
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.Error; what is no sound database has then been moved aside."""
-    db = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        _make_or_check(db, path)
-    except BaseException as error:
-        if _is_unsound(error):
-            # Before the close, which removes the WAL by its name.
-            log.error("outbox moved aside", file=str(path), to=str(_move_aside(path)), why=str(error))
-        db.close()
-        raise
-    return db
-
-
-def _is_unsound(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-
-
-def _make_or_check(db: sqlite3.Connection, path: Path) -> None:
-    """Raises ConfigError for the file of another program, and sqlite3.Error."""
-    application, version = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-    if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        db.executescript(_SCHEMA.format(name=secrets.token_hex(4), application=_APPLICATION, version=_VERSION))
-    elif application != _APPLICATION:
-        raise ConfigError(f"outbox.file: {path} is the database of another program; give a file of its own")
-    elif version != _VERSION:
-        raise ConfigError(f"outbox.file: {path} was written by another version of cardiogloss; give another file")
-    elif (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise sqlite3.DatabaseError(found)
-
-
-def _move_aside(path: Path) -> Path:
-    """With what belongs to it, under the first name that is free."""
-    broken = next(to for n in count(1) if not (to := path.with_name(f"{path.name}.broken-{n}")).exists())
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(broken.with_name(broken.name + suffix))
-    return broken
-
-
-def _in_words(error: Exception) -> str:
-    """What is wrong, and how to mend it."""
-    if "locked" in str(error):
-        return "another cardiogloss uses this file; give each daemon its own"
-    why = error.strerror if isinstance(error, OSError) else error
-    return f"cannot be opened and written ({why}); give a file on a disk that takes it"

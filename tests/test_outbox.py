@@ -219,7 +219,7 @@ def test_the_file_is_durable_at_each_commit_and_belongs_to_this_process(path: Pa
 
 
 def test_a_second_daemon_on_the_same_file_is_told_so_and_harms_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.outbox_file._PATIENCE_S", 0.1)
+    monkeypatch.setattr("edge.database._PATIENCE_S", 0.1)
     first = open_outbox(path)
     first.write([letter("a/1")], 0)
     other = subprocess.run([sys.executable, "-c", _SECOND, str(path)], cwd=ROOT, capture_output=True, text=True)
