@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
-from starlette.applications import Starlette
 
 from kernels.bundle import BundleError
 from kernels.engine import Engine
 from kernels.findings import ConfigError
 
 from .command import Command
-from .config import Config, Http, read_config
+from .config import Config, read_config
 from .exchange import Exchange
+from .fleet.remote import RemoteEngine
 from .gallery import Gallery, pages
 from .health import Health, app
 from .log import configure_log
 from .model import name_model, open_model
 from .roster import Roster
 from .scribe import Scribe
+from .serving import serve as serve_pages
 from .supervisor import Supervisor
 from .systemd import notify
 from .watched import Watched
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from .web.dashboard import Dashboard
+    from .web.lookout import Model
 
 _TICK_S = 0.25
 _STATUS_S = 60.0
@@ -53,15 +59,19 @@ class Daemon:
         self._path = path
         self._config = config
         self._supervisor = Supervisor()
-        engine = open_model(config, path)
+        self._dashboard = self._open_dashboard()
+        self._waited_s = -math.inf
+        """When score-workers were last waited for."""
+        engine = open_model(config, path, self._meanwhile)
         self._exchange = Exchange(config, name_model(engine, config), self._supervisor, self._hear, self._obey)
         self._publisher = self._exchange.publisher
-        self._gallery = Gallery()
-        self._publisher.show = self._gallery.add
+        self._gallery = self._dashboard.history if self._dashboard else Gallery()
+        self._publisher.show = self._dashboard.show if self._dashboard else self._gallery.add
         self._wake = threading.Event()
         self._worker = Worker(self._publisher.tell, self._supervisor)
         self._scribe = Scribe(self._supervisor)
         self._roster = Roster(engine, self._supervisor, self._wake.set, self._publisher.owns, self._scribe)
+        self._roster.tap = self._dashboard.tap if self._dashboard else None
         self._roster.journal = self._exchange.journal()
         self._roster.stream_of, self._roster.end_stream = self._exchange.stream_of, self._exchange.end_stream
         self._scoring = threading.Thread(target=self._score, name="score", daemon=True)
@@ -76,14 +86,25 @@ class Daemon:
 
     async def run(self) -> int:
         """Until SIGTERM, SIGINT, the end of every source, or a failure. The exit code."""
-        web = await _serve(self._config.http, app(self.health, pages(self._gallery)))
+        async with AsyncExitStack() as pages_open:
+            if self._config.http:
+                http = self._config.http
+                served = await serve_pages("http", http.host, http.port, app(self.health, pages(self._gallery)))
+                log.info("pages", address=served.address)
+                pages_open.callback(served.leave)
+            if self._dashboard:
+                pages_open.push_async_callback(self._dashboard.stop)
+                await self._dashboard.start()
+            return await self._run()
+
+    async def _run(self) -> int:
         self._listen_to_signals()
         self._start()
         notify("READY=1")
         log.info(
             "watching",
             site=self._config.site,
-            sources=[s.name or s.mqtt for s in self._config.source],
+            sources=[s.name or s.mqtt for s in self._config.mine],
             bundle=str(self._config.model.bundle),
         )
         while not self._over.is_set():
@@ -92,8 +113,6 @@ class Daemon:
         gone = self._exchange.output.is_closed
         notify("STOPPING=1")
         await asyncio.to_thread(self._stop)
-        if web:
-            web.should_exit = True
         log.info("stopped", windows=self._worker.windows)
         if gone:
             raise BrokenPipeError("whoever read standard output has gone")
@@ -112,9 +131,33 @@ class Daemon:
             reloads=self._reloads,
             messages={**self._exchange.counts(), "ignored": self._roster.ignored},
             outbox=self._exchange.delivery.counts if self._exchange.delivery else {},
+            unscored=self._remote.problem if self._remote else None,
+            fleet=asdict(self._remote.counts) if self._remote else {},
         )
 
+    def _open_dashboard(self) -> Dashboard | None:
+        """Read only where it is wanted: its packages are an extra."""
+        if self._config.web is None:
+            return None
+        from .web.dashboard import Dashboard
+
+        return Dashboard(self._config, self._config.web, self._supervisor, self.health, self._model, self._obey)
+
+    def _model(self) -> Model:
+        from .web.lookout import Model
+
+        return Model(self._roster.engine.bundle.card, self._config.model.hop_s, self._config.model.bundle.name)
+
+    @property
+    def _remote(self) -> RemoteEngine | None:
+        engine = self._roster.engine
+        return engine if isinstance(engine, RemoteEngine) else None
+
     def _start(self) -> None:
+        if self._dashboard:
+            states = [state for states in self._roster.journal.values() for state in states]
+            outbox = self._exchange.outbox
+            self._dashboard.go_on(states, self._exchange.delivery, outbox.last if outbox else 0)
         self._roster.apply(self._config)
         self._exchange.start(self._config)
         self._scoring.start()
@@ -124,6 +167,8 @@ class Daemon:
         read = self._roster.leave_all()
         self._draining.set()
         self._wake.set()
+        if self._remote:
+            self._remote.leave()
         self._scoring.join(_FAREWELL_S)
         self._scribe.close()
         self._supervisor.guard("farewell", self._tell_changes)
@@ -134,7 +179,19 @@ class Daemon:
 
     def _score(self) -> None:
         """The scoring thread. It ends when it is told to and nothing waits, or by a failure of the engine, which ends the daemon."""
-        self._has_failed = not self._supervisor.guard("scoring", self._score_all)
+        self._has_failed = not self._supervisor.guard("scoring", self._score_until_left)
+
+    def _score_until_left(self) -> bool:
+        try:
+            return self._score_all()
+        except TimeoutError as error:
+            log.warning("what waits is not scored", why=str(error))
+            return True
+
+    def _meanwhile(self) -> None:
+        """Called by the scoring thread while it waits for score-workers: it is well, and obeys."""
+        self._waited_s = time.monotonic()
+        self._worker.obey_meanwhile()
 
     def _score_all(self) -> bool:
         while not self._draining.is_set() or self._worker.round(self._roster.posts()):
@@ -189,13 +246,17 @@ class Daemon:
     def _feed_watchdog(self, now_s: float) -> None:
         """Only when samples went through since the last time, or none are to be had and the worker would take them."""
         samples = sum(watched.post.live.accounts()["samples"] for watched in self._roster.watched())
-        if samples != self._samples or (self._is_alive(now_s) and self._oldest_s() is None):
+        if samples != self._samples or self._waits(now_s) or (self._is_alive(now_s) and self._oldest_s() is None):
             notify("WATCHDOG=1")
         self._samples = samples
 
+    def _waits(self, now_s: float) -> bool:
+        """Whether the scoring thread waits for score-workers, and is well."""
+        return now_s - self._waited_s < _LATE_S
+
     def _is_alive(self, now_s: float) -> bool:
         oldest_s = self._oldest_s()
-        return now_s - min(self._worker.progress_s, oldest_s if oldest_s is not None else now_s) < _LATE_S
+        return self._waits(now_s) or now_s - min(self._worker.progress_s, oldest_s if oldest_s is not None else now_s) < _LATE_S
 
     def _oldest_s(self) -> float | None:
         waiting = [oldest_s for watched in self._roster.watched() if (oldest_s := watched.post.inbox.oldest_s) is not None]
@@ -220,7 +281,8 @@ class Daemon:
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             config = read_config(self._path)
-            engine = await asyncio.to_thread(open_model, config, self._path) if config.model != self._config.model else None
+            changed = config.model != self._config.model
+            engine = await asyncio.to_thread(open_model, config, self._path, self._meanwhile) if changed else None
             if not self._over.is_set():
                 self._apply(config, engine)
         except (ConfigError, BundleError) as error:
@@ -229,9 +291,10 @@ class Daemon:
             notify("READY=1")
 
     def _apply(self, config: Config, engine: Engine | None) -> None:
-        for table in ("site", "mqtt", "outbox", "homeassistant", "http", "log"):
+        for table in ("site", "shard", "mqtt", "outbox", "homeassistant", "http", "web", "log"):
             if getattr(config, table) != getattr(self._config, table):
                 log.warning("takes a restart", table=table)
+        config = config.model_copy(update={"shard": self._config.shard})
         if engine:
             self._exchange.model = name_model(engine, config)
         self._roster.apply(config)
@@ -247,29 +310,6 @@ class Daemon:
 
     def _obey(self, source: str, command: Command) -> bool:
         return self._roster.command(source, command)
-
-
-class _Web(uvicorn.Server):
-    """Without its own handling of signals, which is the daemon's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _serve(http: Http | None, site: Starlette) -> _Web | None:
-    """Serve the pages in this loop. Raises ConfigError where the port is taken."""
-    if http is None:
-        return None
-    try:
-        listening = socket.create_server((http.host, http.port))
-    except OSError as error:
-        raise ConfigError(f"http: cannot listen on {http.host}:{http.port} ({error.strerror}); choose another port") from error
-    web = _Web(uvicorn.Config(site, log_config=None, access_log=False, lifespan="off"))
-    task = asyncio.create_task(web.serve(sockets=[listening]))
-    task.add_done_callback(lambda _: listening.close())
-    log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
-    return web
 
 
 def serve(path: Path) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -31,6 +32,16 @@ _LAST_TIME = 253_402_300_799.0
 """The end of the year 9999."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 150
+
+
+class Kept(Protocol):
+    """Where `pages` finds the alerts."""
+
+    def newest_first(self) -> list[Message]:
+        """The last word about each alert, without strips."""
+
+    def page(self, alert_id: str) -> Message:
+        """`alert`, the last word; `raised`, the first, with the seconds before; `evidence`, with those after, or null. Raises KeyError."""
 
 
 @dataclass(slots=True)
@@ -128,7 +139,7 @@ class Shown:
         return cls(strip, words, begun, _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME])
 
 
-def pages(gallery: Gallery) -> list[Route]:
+def pages(gallery: Kept) -> list[Route]:
     """/alerts, and for each /alerts/ID with .json, .png, .hea or .dat; an alert that is not held is a 404 with `why`."""
     drawing = threading.Lock()
 
@@ -176,7 +187,7 @@ def _wfdb(ending: str, media_type: str, shown: Shown, alert_id: str) -> Response
 
 
 def _unknown(alert_id: str) -> Response:
-    return _why(404, f"no alert {alert_id} is held; /alerts lists the last {MOST_ALERTS}")
+    return _why(404, f"no alert {alert_id} is held; /alerts lists those that are")
 
 
 def _why(status: int, words: str) -> Response:

@@ -297,7 +297,8 @@
         const one = tools.appendChild(document.createElement("button"));
         one.type = "button";
         one.textContent = text;
-        one.title = one.ariaLabel = label;
+        one.title = label;
+        one.ariaLabel = /\w/.test(text) ? `${text}: ${label}` : label;
         one.addEventListener("click", () => { this.prepare(); act(); });
         return one;
       };
@@ -431,12 +432,24 @@
     if (slider && document.activeElement !== slider) slider.value = view.left + Math.min(view.visible, view.length) / 2;
   }
 
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) views.find((view) => view.figure === entry.target)?.prepare();
+  }, { rootMargin: "600px" });
+
+  // Takes up the strips that have come into the page since, and lets go of those that are gone.
+  function attach() {
+    const held = views.filter((view) => view.figure.isConnected);
+    views.filter((view) => !held.includes(view)).forEach((view) => seen.unobserve(view.figure));
+    const fresh = [...document.querySelectorAll("figure.strip")].filter((figure) => !held.some((view) => view.figure === figure));
+    views.splice(0, views.length, ...held, ...fresh.map((figure) => new View(figure)));
+    fresh.forEach((figure) => seen.observe(figure));
+    held.forEach((view) => view.ready && view.paint());
+  }
+
   function begin() {
-    for (const figure of document.querySelectorAll("figure.strip")) views.push(new View(figure));
-    const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries) if (entry.isIntersecting) views.find((view) => view.figure === entry.target).prepare();
-    }, { rootMargin: "600px" });
-    views.forEach((view) => seen.observe(view.figure));
+    attach();
+    // A page whose strips or colours change later says so.
+    document.addEventListener("strips-changed", attach);
     document.addEventListener("strip-moved", showPlace);
     document.addEventListener("click", (event) => {
       const lane = event.target.closest(".lane"), named = event.target.closest("[data-at]");
@@ -454,5 +467,6 @@
     matchMedia("print").addEventListener("change", again);
   }
 
-  document.addEventListener("DOMContentLoaded", begin);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
 })();
