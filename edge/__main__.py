@@ -54,6 +54,7 @@ _LATER = {
     "score-worker": "edge.fleet.command:score_worker_command",
     "ordeal-fleet": "edge.fleet.command:ordeal_fleet_command",
     "sizing": "edge.sizing:sizing_command",
+    "bench-dashboard": "edge.web.bench:bench_dashboard_command",
 }
 """Commands whose modules are read only when they are asked for: a replay must not wait for them."""
 

@@ -134,10 +134,10 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port, pages = free_port(), free_port()
-        stack.enter_context(_process(mosquitto_command(folder, port), subprocess.DEVNULL))
+        stack.enter_context(process(mosquitto_command(folder, port), subprocess.DEVNULL))
         ports = {f"serial-{i}": (kind, PtyDevice(folder / f"tty{i}")) for i, kind in enumerate(_serial_devices(serial))}
         config = _write_config(folder, port, pages, {name: kind for name, (kind, _) in ports.items()}, recorded)
-        daemon = stack.enter_context(_process([sys.executable, "-m", "edge", "run", str(config)]))
+        daemon = stack.enter_context(process([sys.executable, "-m", "edge", "run", str(config)]))
         watcher = Watcher()
         broker = Broker(Mqtt(port=port, version="3.1.1"), "load", on_message=watcher.take)
         broker.subscribe(f"cardiogloss/{_SITE}/+/scores", qos=0)
@@ -146,13 +146,13 @@ def load(recording: Path, sources: int = 64, serial: int = 8, minutes: float = 1
         stack.callback(broker.stop)
         _wait_until_ready(daemon, [port for _, port in ports.values()], pages, broker)
         streams = list(_streams(recorded, broker, sources, ports, rate_hz, watcher))
-        begun_cpu_s, begun_s, memory = _cpu_s(daemon.pid), time.monotonic(), _watch_memory(daemon.pid, minutes)
+        begun_cpu_s, begun_s, memory = cpu_s(daemon.pid), time.monotonic(), _watch_memory(daemon.pid, minutes)
         for stream in streams:
             stream.pieces = itertools.takewhile(lambda piece: piece.due_s <= minutes * 60, stream.pieces)
         play(streams)
-        cores = (_cpu_s(daemon.pid) - begun_cpu_s) / (time.monotonic() - begun_s)
+        cores = (cpu_s(daemon.pid) - begun_cpu_s) / (time.monotonic() - begun_s)
         time.sleep(_SETTLE_S)
-        return _figures(sources + serial, minutes, watcher, _scrape(pages), cores, memory)
+        return _figures(sources + serial, minutes, watcher, scrape(pages), cores, memory)
 
 
 def _serial_devices(count: int) -> Iterator[Device]:
@@ -188,13 +188,14 @@ def mosquitto_command(folder: Path, port: int) -> list[str]:
 
 
 @contextmanager
-def _process(command: list[str], stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stderr=stderr)
+def process(command: list[str], stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Ended by SIGTERM with the block."""
+    started = subprocess.Popen(command, stderr=stderr)
     try:
-        yield process
+        yield started
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        started.send_signal(signal.SIGTERM)
+        started.wait(30)
 
 
 def _write_config(folder: Path, port: int, pages: int, serial: dict[str, Device], recorded: RecordingFile) -> Path:
@@ -215,13 +216,13 @@ def _wait_until_ready(daemon: subprocess.Popen[bytes], ports: list[PtyDevice], p
     for port in ports:
         port.wait(60)
     until_s = time.monotonic() + 60
-    while not (broker.connected and _scrape(pages).get("cardiogloss_broker_connected") == 1):
+    while not (broker.connected and scrape(pages).get("cardiogloss_broker_connected") == 1):
         if daemon.poll() is not None or time.monotonic() > until_s:
             raise ConfigError("the daemon did not start; see what it said above")
         time.sleep(0.2)
 
 
-def _scrape(pages: int) -> dict[str, float]:
+def scrape(pages: int) -> dict[str, float]:
     """The sum over all sources of each metric; empty while nothing answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=10) as page:
@@ -255,7 +256,8 @@ def resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has had, by Linux."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

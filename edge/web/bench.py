@@ -25,10 +25,7 @@ from kernels.signal import LEADS
 from ..config import Mqtt
 from ..decode.devices import device
 from ..live_command import Json, Recorded, tell_figures
-from ..load import Excerpt, excerpt, free_port, mosquitto_command
-from ..load import _cpu_s as cpu_s
-from ..load import _process as process
-from ..load import _scrape as scrape
+from ..load import Excerpt, cpu_s, excerpt, free_port, mosquitto_command, process, scrape
 from ..simulate import Stream, pieces, play
 from ..transport.file import open_recording
 from ..transport.mqtt import Broker
@@ -119,7 +116,7 @@ class Plan:
         return [f"bed{i:02}" for i in range(1, self.sources + 1)]
 
     def strips(self, wall: bool) -> int:
-        """On the screen."""
+        """That the screen is to show at least."""
         return self.sources * (1 if wall else len(self.leads))
 
 
@@ -207,23 +204,22 @@ def _config(folder: Path, mqtt: int, pages: int, web: int, leads: Sequence[str])
     return "\n".join(tables) + "\n"
 
 
-def watch(plan: Plan, strips: int, seconds: float) -> Figures:
+def watch(plan: Plan, least: int, seconds: float) -> Figures:
     """On Linux. Raises ConfigError where there is no mosquitto, Chromium or Playwright, or the daemon does not start."""
     with _ward(plan) as ward, chromium() as browser:
-        (cores_alone,) = _cores([ward.cpu_s], lambda: time.sleep(max(seconds / 2, 5.0)))
-        tab = Tab(browser, strips)
+        (cores_alone,) = _rates([ward.cpu_s], lambda: time.sleep(max(seconds / 2, 5.0)))
+        tab = Tab(browser, least)
         ready_ms = tab.open(ward.address)
         requests, loaded_kb = len(tab.requests), tab.loaded_kb
         tab.wait(_SETTLE_S)
-        heap_begin_mb, drawn, shown_s = tab.heap_mb(), tab.drawn(), list[float]()
-        cores_viewed, cores_browser = _cores([ward.cpu_s, tab.cpu_s], lambda: shown_s.extend(tab.shown_s(seconds)))
-        drawn_per_s = (tab.drawn() - drawn) / seconds
+        heap_begin_mb, shown_s = tab.heap_mb(), list[float]()
+        cores_viewed, cores_browser, drawn_per_s = _rates([ward.cpu_s, tab.cpu_s, tab.drawn], lambda: shown_s.extend(tab.shown_s(seconds)))
         ages_ms = list(_ages_ms(ward, tab))
         heap_end_mb, complaints = tab.heap_mb(), len(tab.complaints)
         interval_ms = np.diff(shown_s) * 1000
         return Figures(
             sources=plan.sources,
-            strips=strips,
+            strips=tab.strips(),
             seconds=seconds,
             ready_ms=round(ready_ms),
             requests=requests,
@@ -244,10 +240,10 @@ def watch(plan: Plan, strips: int, seconds: float) -> Figures:
         )
 
 
-def grow(plan: Plan, strips: int, minutes: float) -> Growth:
+def grow(plan: Plan, least: int, minutes: float) -> Growth:
     """So many simulated ones. Raises ConfigError as `watch` does."""
     with _ward(plan) as ward, chromium() as browser:
-        tab = Tab(browser, strips)
+        tab = Tab(browser, least)
         tab.open(ward.address)
         begun_s = time.monotonic()
         looks = [_look(tab, plan.names[0])]
@@ -257,7 +253,7 @@ def grow(plan: Plan, strips: int, minutes: float) -> Growth:
             looks.append(_look(tab, plan.names[0]))
         heap_mb, nodes, listeners = (list(column) for column in zip(*looks, strict=True))
         took = round((time.monotonic() - begun_s) / 60, 2)
-        return Growth(plan.sources, strips, minutes, took, heap_mb, nodes, listeners, round(heap_mb[-1] - heap_mb[1], 2))
+        return Growth(plan.sources, tab.strips(), minutes, took, heap_mb, nodes, listeners, round(heap_mb[-1] - heap_mb[1], 2))
 
 
 def _look(tab: Tab, source: str) -> tuple[float, int, int]:
@@ -266,12 +262,12 @@ def _look(tab: Tab, source: str) -> tuple[float, int, int]:
     return round(tab.heap_mb(), 2), *tab.counts()
 
 
-def _cores(clocks: Sequence[Callable[[], float]], meanwhile: Callable[[], object]) -> list[float]:
-    """Processor time over time, by each clock."""
-    begun_s, before = time.monotonic(), [clock() for clock in clocks]
+def _rates(counters: Sequence[Callable[[], float]], meanwhile: Callable[[], object]) -> list[float]:
+    """How much each counter grew a second."""
+    begun_s, before = time.monotonic(), [count() for count in counters]
     meanwhile()
-    after, took_s = [clock() for clock in clocks], time.monotonic() - begun_s
-    return [(end_s - begin_s) / took_s for begin_s, end_s in zip(before, after, strict=True)]
+    took_s, after = time.monotonic() - begun_s, [count() for count in counters]
+    return [(end - begin) / took_s for begin, end in zip(before, after, strict=True)]
 
 
 def _ages_ms(ward: _Ward, tab: Tab) -> Iterator[float]:
@@ -303,8 +299,8 @@ def bench_dashboard_command(
 ) -> None:
     """Measure the dashboard in a real Chromium on a daemon of its own over a real broker: frames a second, readiness, memory."""
     plan = Plan.of(recording, sources, leads, rate, speed if minutes_simulated else 1.0)
-    strips = plan.strips(wall)
-    figures = grow(plan, strips, minutes_simulated) if minutes_simulated else watch(plan, strips, seconds)
+    least = plan.strips(wall)
+    figures = grow(plan, least, minutes_simulated) if minutes_simulated else watch(plan, least, seconds)
     tell_figures(asdict(figures) if as_json else dict(_flat(asdict(figures))), as_json)
 
 

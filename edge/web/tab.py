@@ -46,16 +46,16 @@ def chromium() -> Iterator[Browser]:
 
 
 class Tab:
-    """One viewer at 1920 x 1080, whose page is to show so many strips."""
+    """One viewer at 1920 x 1080, whose page is to show so many strips at least."""
 
-    def __init__(self, browser: Browser, strips: int) -> None:
+    def __init__(self, browser: Browser, least: int) -> None:
         self.page: Page = browser.new_page(viewport={"width": 1920, "height": 1080})
         self.complaints: list[str] = []
         """Errors of the console and of scripts."""
         self.requests: list[str] = []
         self.loaded_kb = 0.0
         """Of all answers, heads and bodies, as they came over the line."""
-        self._strips = strips
+        self._least = least
         self._browser: CDPSession = browser.new_browser_cdp_session()
         self._tab: CDPSession = self.page.context.new_cdp_session(self.page)
         self._tab.send("Network.enable")
@@ -78,6 +78,10 @@ class Tab:
     def drawn(self) -> int:
         """Times that strips were drawn, by the page's own count."""
         return int(self.page.evaluate("window.ward.frames"))
+
+    def strips(self) -> int:
+        """On the page now."""
+        return int(self.page.evaluate("window.ward.strips.length"))
 
     def session(self) -> str:
         """Of the daemon that the page is connected to."""
@@ -134,7 +138,7 @@ class Tab:
         self._wait_for_strips()
 
     def _wait_for_strips(self) -> None:
-        self.page.wait_for_function(_ALL_DRAWN, arg=self._strips, timeout=_PATIENCE_MS)
+        self.page.wait_for_function(_ALL_DRAWN, arg=self._least, timeout=_PATIENCE_MS)
 
     def _count(self, event: dict[str, Any]) -> None:
         self.loaded_kb += event["encodedDataLength"] / 1000
