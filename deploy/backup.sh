@@ -45,6 +45,7 @@ while [ $# -gt 0 ]; do
 done
 config=$root/etc/$name state=$root/var/lib/$name
 python=$root/opt/$name/current/bin/python
+new="" stopped=""
 if [ ! -x "$python" ]; then python=python3; fi
 
 if [ -z "$archive" ]; then misused "name an archive, as in cardiogloss-$(date +%F).tar.gz"; fi
@@ -53,7 +54,9 @@ case $archive in "$state"/* | "$config"/*) misused "the archive would lie inside
 
 finish() {
     go_on
-    if [ -n "$work" ]; then rm -rf "$work"; fi
+    if [ -n "$stopped" ]; then systemctl start $name.service || true; fi
+    rm -rf "${work:?}" "$config.restoring" "$state.restoring"
+    if [ -n "$new" ]; then rm -f "$new"; fi
 }
 
 # ---- save ----
@@ -78,8 +81,10 @@ go_on() {
 copy_databases() {
     (cd "$state" && find . -path ./.cache -prune -o '(' -name '*.db' -o -name '*.db-wal' -o -name '*.db-last' ')' -print) | while read -r file; do
         mkdir -p "$work/raw/$(dirname "$file")"
-        cp -p "$state/$file" "$work/raw/$file"
+        # As it is, should it be a link: the service's user may write here, and root reads more than that may.
+        cp -pP "$state/$file" "$work/raw/$file"
     done
+    if [ -n "$(find "$work/raw" ! -type d ! -type f)" ]; then die "there are links among the databases; nothing was saved"; fi
 }
 
 # What a copy needs of its write-ahead log is read into it, so that one file is left of each. What is unsound is not kept as if it were.
@@ -104,12 +109,13 @@ for path in raw.rglob("*.db-last"):
 CODE
 }
 
-copy_records() {
-    # Recordings are readable to the last write, whenever that was.
-    if [ -n "$records" ]; then
-        tar -C "$state" --exclude='*.db' --exclude='*.db-*' --exclude=./.cache --warning=no-file-changed -cf - . \
-            | tar -C "$work/var/lib/$name" -xpf - || [ $? = 1 ]
-    fi
+# pack WORDS...: into an archive that is whole or not there. Recordings are readable to the last write, whenever that was: code 1.
+pack() {
+    new=$(mktemp "$archive.XXXXXX")
+    tar -C "$work" -czf "$new" etc var "$@" || [ $? = 1 ] || die "nothing was saved: is $(dirname "$archive") full?"
+    sync "$new"
+    mv -f "$new" "$archive"
+    new=""
 }
 
 save() {
@@ -122,10 +128,12 @@ save() {
         copy_databases
         go_on
         settle_databases || die "nothing was saved"
-        copy_records
     fi
-    tar -C "$work" -czf "$archive.new" etc var
-    mv -f "$archive.new" "$archive"
+    if [ -n "$records" ] && [ -d "$state" ]; then
+        pack --warning=no-file-changed -C "$root/" --exclude='*.db' --exclude='*.db-*' --exclude='*/.cache' "var/lib/$name"
+    else
+        pack
+    fi
     echo "saved to $archive ($(du -h "$archive" | cut -f1)), with its secrets"
 }
 
@@ -151,13 +159,20 @@ for path in Path(sys.argv[1]).rglob("*.db"):
 CODE
 }
 
-# put_back WHAT WHERE: in the place of what is there, which is moved beside
-put_back() {
+# stage WHAT WHERE: beside it, while what is there goes on
+stage() {
+    rm -rf "$2.restoring"
     if [ ! -e "$1" ]; then return; fi
     mkdir -p "$(dirname "$2")"
-    rm -rf "$2.before-restore"
-    if [ -e "$2" ]; then mv "$2" "$2.before-restore"; fi
-    cp -a "$1" "$2"
+    cp -a "$1" "$2.restoring" || die "$archive does not fit: is the disk full? What was there is untouched"
+}
+
+# put_back WHERE: what was staged, in the place of what is there, which is moved beside. One who was interrupted may run it again:
+# what was there at first is not thrown away before something else is in its place.
+put_back() {
+    if [ ! -e "$1.restoring" ]; then return; fi
+    if [ -e "$1" ]; then rm -rf "$1.before-restore" && mv -T "$1" "$1.before-restore"; fi
+    mv -T "$1.restoring" "$1"
 }
 
 restore() {
@@ -165,10 +180,15 @@ restore() {
     tar -C "$work" -xzpf "$archive" || die "$archive is no archive of this script"
     if [ ! -d "$work/etc/$name" ]; then die "$archive is no archive of this script: it holds no etc/$name"; fi
     rename_outboxes
-    if has_systemd; then systemctl stop $name.service || true; fi
-    put_back "$work/etc/$name" "$config"
-    put_back "$work/var/lib/$name" "$state"
+    stage "$work/etc/$name" "$config"
+    stage "$work/var/lib/$name" "$state"
+    # From here to the end at one blow.
+    trap '' INT TERM HUP
+    if has_systemd; then stopped=yes && { systemctl stop $name.service || true; }; fi
+    put_back "$config"
+    put_back "$state"
     give_to_service
+    stopped=""
     if has_systemd; then systemctl start $name.service || die "it does not start; see: journalctl -u $name"; fi
     echo "restored from $archive; what was there is in $config.before-restore and $state.before-restore"
 }
@@ -185,7 +205,8 @@ give_to_service() {
 }
 
 umask 077
-work=$(mktemp -d)
+# On a disk: /tmp may be memory.
+work=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
 trap finish EXIT
-trap 'exit 1' INT TERM
+trap 'exit 1' INT TERM HUP
 if [ -n "$restore" ]; then restore; else save; fi

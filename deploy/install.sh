@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
     cat <<'TEXT'
 Usage: deploy/install.sh [--wheel FILE] [--wheelhouse DIR] [--extras LIST] [--python PYTHON] [--root DIR]
-                         [--no-demo] [--no-start] [--dry-run] [--rollback]
+                         [--worker] [--no-demo] [--no-start] [--dry-run] [--rollback]
 
 Installs cardiogloss from the checkout it stands in, or brings it up to date: run it again. The version before stays beside it, and
 is taken back by itself where the new one does not run here, refuses the config that the old one took, or does not start.
@@ -16,6 +16,7 @@ is taken back by itself where the new one does not run here, refuses the config 
   --python PYTHON         the interpreter, 3.10 or later (default: python3)
   --system-site-packages  let it see the system's packages, as a Jetson does by itself for JetPack's TensorRT
   --root DIR              install into this root of another system, as for an image: nothing is started
+  --worker                a score-worker of a fleet instead of a monitor: cardiogloss-worker.service, /etc/cardiogloss/worker.toml
   --no-demo               no recording to look at in a new config: it then waits for a source of yours
   --no-start              install, and start nothing
   --dry-run               say what would be done, and do nothing
@@ -34,7 +35,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 checkout=$(dirname "$here")
 wheel="" wheelhouse="" extras=web python=python3 root="" demo=yes start=yes dry="" rollback="" site_packages=""
 name=cardiogloss
-work="" built="" fresh="" before="" last="" demo_units=""
+service=$name other=$name-worker config=/etc/$name/edge.toml
+work="" built="" fresh="" before="" last=""
 
 say() { printf '%s\n' "$@"; }
 die() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
@@ -71,6 +73,7 @@ read_words() {
     while [ $# -gt 0 ]; do
         case "$1" in
             --help) usage; exit 0 ;;
+            --worker) become_worker ;;
             --no-demo) demo="" ;;
             --no-start) start="" ;;
             --dry-run) dry=yes ;;
@@ -96,7 +99,11 @@ take() {
     esac
 }
 
+become_worker() { service=$name-worker other=$name config=/etc/$name/worker.toml demo=""; }
+
 check_words() {
+    # A machine that only scores is brought up to date as such.
+    if [ ! -e "$root/etc/$name/edge.toml" ] && [ -e "$root/etc/$name/worker.toml" ]; then become_worker; fi
     if [ -z "$python" ]; then misused "--python wants a value"; fi
     if [ -n "$wheel" ] && [ ! -f "$wheel" ]; then misused "there is no wheel $wheel"; fi
     if [ -n "$wheelhouse" ] && [ ! -d "$wheelhouse" ]; then misused "there is no folder $wheelhouse"; fi
@@ -105,6 +112,14 @@ check_words() {
     if [ -z "$root" ] && [ -z "$dry" ] && [ "$(id -u)" != 0 ]; then
         die "only root can install a service: sudo $0 (or look first: $0 --dry-run)"
     fi
+}
+
+# Two at once would each take the other's version for what is left over. The folder is locked as it is: no file is left.
+alone() {
+    if [ -n "$dry" ]; then return; fi
+    exec 9<"${root:-/}"
+    # What was cut off just now may take a moment to die.
+    flock --timeout 2 9 || die "another install.sh is at work here: wait for its end, then run this again"
 }
 
 # ---- the interpreter ----
@@ -136,10 +151,11 @@ need_package() {
 # ---- user ----
 
 make_user() {
-    local tool=(--system --user-group --home-dir "/var/lib/$name" --no-create-home --shell /usr/sbin/nologin) inside=()
+    local tool=(--system --home-dir "/var/lib/$name" --no-create-home --shell /usr/sbin/nologin) inside=()
     if [ -n "$root" ]; then inside=(--prefix "$root"); fi
     if [ ! -e "$root/etc/passwd" ]; then say "no /etc/passwd under $root: make the system user $name there"; return; fi
     if [ "$(id -u)" != 0 ] && [ -z "$dry" ]; then say "not root: make the system user $name under $root"; return; fi
+    if [ -n "$(group_id)" ]; then tool+=(--gid "$name"); else tool+=(--user-group); fi
     if ! grep -q "^$name:" "$root/etc/passwd"; then run useradd "${inside[@]}" "${tool[@]}" $name; fi
     for group in dialout plugdev video render; do
         # serial ports; USB; the GPU of a Jetson, by two names
@@ -180,7 +196,7 @@ pip_failed() {
     if [ -n "$wheelhouse" ]; then
         say "$what Fill the folder on a machine of the same kind: pip download -d DIR '$(wanted)' 'setuptools>=77'"
     else
-        say "$what Without a network, give the packages with --wheelhouse DIR"
+        say "$what pip says why, above: a full disk, or no network, without which --wheelhouse DIR gives the packages"
     fi
 }
 
@@ -212,11 +228,15 @@ relocate() {
     grep -rlIF "$root/opt/$name/" "$1/bin" "$1/pyvenv.cfg" | while read -r script; do sed -i "s|$root/opt/$name/|/opt/$name/|g" "$script"; done
 }
 
-# What the config and the notes speak of: the example with every key, and a recording to look at.
+# What the config and the notes speak of, and what systemd and udev get of this version: going back brings that back, too.
+# Never with the modes of the checkout, which may be its owner's alone: the service's user reads it.
 share() {
-    mkdir -p "$1"
-    if [ -f "$here/edge.toml" ]; then cp "$here/edge.toml" "$1"; fi
-    if has_recording; then cp "$checkout"/tests/data/mitdb201af.{hea,dat} "$1"; fi
+    install -d -m 755 "$1/system"
+    install -m 644 "$here/edge.toml" "$1"
+    install -m 644 "$here/$name.service" "$here/$name-worker.service" "$here/99-$name.rules" "$here/jetson/$name-gpu.conf" "$1/system"
+    if ! has_recording; then return; fi
+    install -m 644 "$checkout"/tests/data/mitdb201af.{hea,dat} "$1"
+    demo_unit >"$1/system/$name-demo.service"
 }
 
 has_recording() { [ -f "$checkout/tests/data/mitdb201af.hea" ]; }
@@ -239,14 +259,29 @@ CODE
     )
 }
 
-takes_config() { (cd / && "$1/bin/python" -m edge check "$root/etc/$name/edge.toml" 2>&1); }
+takes_config() {
+    if [ "$service" = $name ]; then (cd / && "$1/bin/python" -m edge check "$root$config" 2>&1); return; fi
+    (cd / && "$1/bin/python" - "$root$config" 2>&1 <<'CODE'
+import sys
+from pathlib import Path
+
+from edge.fleet.settings import read_settings
+from kernels.findings import ConfigError
+
+try:
+    read_settings(Path(sys.argv[1]))
+except ConfigError as error:
+    sys.exit(str(error))
+CODE
+    )
+}
 
 # A new program must run here, and take the config that the one before it took.
 try_program() {
     local new=$root/opt/$name/$fresh old=$root/opt/$name/current
     if [ -n "$dry" ]; then say "would try: one window through the model, and the config"; return; fi
     runs "$new" >"$work/run" 2>&1 || { cat "$work/run" >&2; die "the new version does not run on this machine (above); $(kept)"; }
-    if [ ! -e "$old" ] || [ ! -e "$root/etc/$name/edge.toml" ]; then return; fi
+    if [ ! -e "$old" ] || [ ! -e "$root$config" ]; then return; fi
     takes_config "$new" >"$work/check" || if takes_config "$old" >/dev/null; then
         cat "$work/check" >&2
         die "the new version refuses the config that the old one takes (above); $(kept) Mend the config for it, and run this again"
@@ -262,6 +297,33 @@ kept() {
 }
 
 # ---- what is around it ----
+
+first_worker_config() {
+    local engine="onnx"
+    if is_jetson; then engine="tensorrt"; fi
+    cat <<TEXT
+# Whose windows this machine scores. Every table and key there is: /opt/cardiogloss/current/share/cardiogloss/edge.toml
+# After a change:  sudo systemctl restart cardiogloss-worker
+
+# site = "home"                      # left out: the windows of all sites
+
+[model]
+engine = "$engine"
+
+# The broker, which must speak MQTT 5. The password: /etc/cardiogloss/credentials/mqtt-password
+[mqtt]
+host = "localhost"
+# tls = true
+# ca = "/etc/cardiogloss/ca.crt"
+# user = "worker"
+# password_file = "/run/credentials/cardiogloss-worker.service/mqtt-password"
+
+# /metrics, /healthz, /readyz
+[http]
+host = "127.0.0.1"
+port = 9465
+TEXT
+}
 
 first_config() {
     local model="" recording="#"
@@ -375,17 +437,31 @@ WantedBy=cardiogloss.service
 TEXT
 }
 
+# place_files VERSION: what that brought for systemd and udev, in the place of what is there
 place_files() {
-    put /etc/systemd/system/$name.service 644 <"$here/$name.service"
-    put /etc/udev/rules.d/99-$name.rules 644 <"$here/99-$name.rules"
-    if is_jetson; then put /etc/systemd/system/$name.service.d/gpu.conf 644 <"$here/jetson/$name-gpu.conf"; fi
+    local kept=$root/opt/$name/$1/share/$name/system units=/etc/systemd/system unit
+    for unit in "$name" "$name-worker" "$name-demo"; do place "$kept/$unit.service" "$units/$unit.service"; done
+    place "$kept/99-$name.rules" "/etc/udev/rules.d/99-$name.rules"
+    for unit in "$name" "$name-worker"; do
+        if is_jetson; then place "$kept/$name-gpu.conf" "$units/$unit.service.d/gpu.conf"; fi
+    done
     if waits_for_reload; then
         # Reloading returns when the config has been read, not when it has been asked for: systemd 253 and later.
         printf '[Service]\nType=notify-reload\nExecReload=\n' | put /etc/systemd/system/$name.service.d/reload.conf 644
     fi
-    if [ -f "$root/opt/$name/$fresh/share/$name/mitdb201af.hea" ] || { [ -n "$dry" ] && has_recording; }; then
-        demo_unit | put /etc/systemd/system/$name-demo.service 644
+    if has_systemd; then run systemctl daemon-reload; fi
+    if has_systemd && [ -S /run/udev/control ]; then
+        run udevadm control --reload
+        run udevadm trigger --action=change --subsystem-match=tty --subsystem-match=usb-serial
     fi
+}
+
+# place FILE WHERE: an older version, or one without a recording, has not all of them
+place() {
+    if [ -n "$dry" ]; then say "would write: $root$2 (644)"; elif [ -f "$1" ]; then put "$2" 644 <"$1"; fi
+}
+
+make_folders() {
     run mkdir -p "$root/etc/$name/credentials" "$root/usr/local/bin"
     if [ -z "$dry" ]; then own /etc/$name 750; chmod 700 "$root/etc/$name/credentials"; fi
     run ln -sfn /opt/$name/current/bin/$name "$root/usr/local/bin/$name"
@@ -396,9 +472,8 @@ waits_for_reload() {
 }
 
 place_config() {
-    if [ -e "$root/etc/$name/edge.toml" ]; then say "the config /etc/$name/edge.toml stays as it is"; return; fi
-    first_config | put /etc/$name/edge.toml 640
-    if [ -n "$demo" ] && has_recording; then demo_units=$name-demo.service; fi
+    if [ -e "$root$config" ]; then say "the config $config stays as it is"; return; fi
+    if [ "$service" = $name ]; then first_config; else first_worker_config; fi | put "$config" 640
 }
 
 # point LINK FOLDER: at one blow, so that no start ever finds nothing
@@ -417,64 +492,72 @@ prune() {
 
 # ---- the service ----
 
+# Once: whoever has disabled it since does not find it enabled by an upgrade. Before there is a config, so that one who was
+# interrupted in between finds it enabled by the next run.
 enable_service() {
-    local unit
-    if ! has_systemd; then
-        # As `systemctl enable` would, for a system that is not running.
-        run mkdir -p "$root/etc/systemd/system/multi-user.target.wants" "$root/etc/systemd/system/$name.service.wants"
-        run ln -sfn /etc/systemd/system/$name.service "$root/etc/systemd/system/multi-user.target.wants/$name.service"
-        for unit in $demo_units; do run ln -sfn "/etc/systemd/system/$unit" "$root/etc/systemd/system/$name.service.wants/$unit"; done
-        return
-    fi
-    run systemctl daemon-reload
-    # Whoever has disabled it since does not find it enabled by an upgrade.
-    if [ -z "$before" ]; then run systemctl enable --quiet $name.service; fi
-    for unit in $demo_units; do run systemctl enable --quiet "$unit"; done
-    if [ -S /run/udev/control ]; then
-        run udevadm control --reload
-        run udevadm trigger --action=change --subsystem-match=tty --subsystem-match=usb-serial
-    fi
+    if [ -n "$before" ] && [ -e "$root$config" ]; then return; fi
+    enable $service.service multi-user.target
+    if [ -n "$demo" ] && has_recording && [ ! -e "$root$config" ]; then enable $name-demo.service $name.service; fi
+}
+
+# enable UNIT WANTED_BY: as `systemctl enable` would, where the system is not running
+enable() {
+    local wants=$root/etc/systemd/system/$2.wants
+    if has_systemd; then run systemctl enable --quiet "$1"; return; fi
+    run mkdir -p "$wants"
+    run ln -sfn "/etc/systemd/system/$1" "$wants/$1"
 }
 
 # Whether there is anything to watch; why not, where there is not.
 can_watch() {
     if [ -n "$dry" ] || takes_config "$root/opt/$name/current" >"$work/check"; then return 0; fi
     cat "$work/check"
-    say "not started: mend /etc/$name/edge.toml, then: sudo systemctl start $name"
+    say "not started: mend $config, then: sudo systemctl start $service"
     return 1
 }
 
 # A new one that does not come up gives its place back to the version before.
 start_service() {
-    if [ -z "$start" ] || ! has_systemd; then say "started: no. Start it with: systemctl start $name"; return; fi
+    if [ -z "$start" ] || ! has_systemd; then say "started: no. Start it with: systemctl start $service"; return; fi
+    # What else runs here has the new version, too: the one before the last is about to go.
+    run systemctl try-restart $other.service || say "$other does not start; see: journalctl -u $other"
     if ! can_watch; then return; fi
     say "starting; an engine that is made for this machine first may take minutes"
-    if run systemctl restart $name.service; then return; fi
+    if run systemctl restart $service.service; then return; fi
     journalctl --sync 2>/dev/null || true
-    journalctl --unit $name --lines 15 --no-pager --output cat 2>/dev/null >&2 || true
-    if [ -z "$before" ]; then die "it does not start (above); mend it, then: sudo systemctl start $name"; fi
+    journalctl --unit $service --lines 15 --no-pager --output cat 2>/dev/null >&2 || true
+    if [ -z "$before" ]; then die "it does not start (above); mend it, then: sudo systemctl start $service"; fi
+    take_back
+    die "the new version does not start (above); $before runs again"
+}
+
+take_back() {
+    place_files "$before"
     point current "$before"
     if [ -n "$last" ]; then point previous "$last"; else rm -f "/opt/$name/previous"; fi
-    systemctl restart $name.service || die "neither the new version nor $before starts (above); see: journalctl -u $name"
-    die "the new version does not start (above); $before runs again"
+    systemctl try-restart $other.service || true
+    systemctl restart $service.service || die "neither the new version nor $before starts (above); see: journalctl -u $service"
 }
 
 report() {
     if [ -n "$dry" ]; then say "nothing was done"; return; fi
     say "" "cardiogloss $(points_to current) is installed."
-    if has_systemd && [ -n "$start" ]; then systemctl --no-pager --lines 0 status $name.service | sed -n 1,3p || true; fi
-    if grep -qs '^\[web\]' "$root/etc/$name/edge.toml"; then say "dashboard: http://localhost:8080"; fi
-    say "log:       journalctl -u $name -f" "config:    /etc/$name/edge.toml" "go back:   $0 --rollback"
+    if has_systemd && [ -n "$start" ]; then systemctl --no-pager --lines 0 status $service.service | sed -n 1,3p || true; fi
+    if grep -qs '^\[web\]' "$root$config"; then say "dashboard: http://localhost:8080"; fi
+    say "log:       journalctl -u $service -f" "config:    $config" "go back:   $0 --rollback"
 }
 
 go_back() {
     local now before
     now=$(points_to current) before=$(points_to previous)
     if [ -z "$before" ] || [ ! -d "$root/opt/$name/$before" ]; then die "there is no version before this one to go back to"; fi
+    place_files "$before"
     point current "$before"
     point previous "$now"
     say "back to $before; $now stays, and --rollback again returns to it"
-    if has_systemd && [ -n "$start" ]; then run systemctl restart $name.service; fi
+    if ! has_systemd || [ -z "$start" ]; then return; fi
+    run systemctl try-restart $other.service || say "$other does not start; see: journalctl -u $other"
+    run systemctl restart $service.service || die "$before does not start; see: journalctl -u $service (--rollback returns to $now)"
 }
 
 finish() {
@@ -491,9 +574,8 @@ main() {
     umask 022
     work=$(mktemp -d)
     trap finish EXIT
-    trap 'exit 1' INT TERM
-    # ONNX Runtime would report to its maker that it was tried.
-    export ORT_DISABLE_TELEMETRY=1
+    trap 'exit 1' INT TERM HUP
+    alone
     if [ -n "$rollback" ]; then go_back; exit; fi
     check_python
     make_user
@@ -501,12 +583,15 @@ main() {
     fresh=$(free_folder "$(version)")
     build_program
     try_program
-    place_files
-    place_config
     before=$(points_to current) last=$(points_to previous)
+    place_files "$fresh"
+    make_folders
+    enable_service
+    place_config
+    # A board loses its power at any time: the link must not reach the disk before what it leads to.
+    if [ -z "$root" ]; then run sync --file-system /opt/$name; fi
     point current "$fresh"
     if [ -n "$before" ]; then point previous "$before"; fi
-    enable_service
     start_service
     prune
     report

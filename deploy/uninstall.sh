@@ -51,7 +51,7 @@ remove() {
 stop_service() {
     local unit
     if ! has_systemd; then return; fi
-    for unit in $name.service $name-demo.service; do
+    for unit in $name.service $name-worker.service $name-demo.service; do
         if [ -e "/etc/systemd/system/$unit" ]; then run systemctl disable --now --quiet "$unit"; fi
     done
 }
@@ -80,15 +80,23 @@ is_ours() { [ "$(readlink "$root/usr/local/bin/$name" 2>/dev/null)" = "/opt/$nam
 
 units=/etc/systemd/system
 stop_service
-remove $units/$name.service $units/$name-demo.service $units/$name.service.wants $units/multi-user.target.wants/$name.service \
-    $units/$name.service.d/gpu.conf $units/$name.service.d/reload.conf /etc/udev/rules.d/99-$name.rules
+for unit in "$name" "$name-worker" "$name-demo"; do
+    remove "$units/$unit.service" "$units/$unit.service.wants" "$units/multi-user.target.wants/$unit.service" \
+        "$units/$unit.service.d/gpu.conf" "$units/$unit.service.d/reload.conf"
+done
+remove /etc/udev/rules.d/99-$name.rules
 if is_ours; then remove /usr/local/bin/$name; fi
 remove /opt/$name $cache
-if [ -n "$purge" ]; then remove $config $state $config.before-restore $state.before-restore $units/$name.service.d; remove_user; fi
-run rmdir --ignore-fail-on-non-empty "$root$units/$name.service.d" 2>/dev/null || true
+if [ -n "$purge" ]; then
+    remove $config $state $config.before-restore $state.before-restore $units/$name.service.d $units/$name-worker.service.d
+    remove_user
+fi
+for unit in "$name" "$name-worker"; do
+    run rmdir --ignore-fail-on-non-empty "$root$units/$unit.service.d" 2>/dev/null || true
+done
 if has_systemd; then
     run systemctl daemon-reload
-    run systemctl reset-failed $name.service $name-demo.service 2>/dev/null || true
+    run systemctl reset-failed $name.service $name-worker.service $name-demo.service 2>/dev/null || true
     if [ -S /run/udev/control ]; then run udevadm control --reload; fi
 fi
 if [ -n "$dry" ]; then echo "nothing was done"; exit; fi

@@ -37,6 +37,7 @@ INSTALLED = "/etc/mosquitto/cardiogloss"
 
 ROLES = ("cardiogloss", "worker", "viewer", "nurse", "homeassistant", "health")
 DEVICES = ("bed1", "bed2")
+WILDCARDS = ("+", "a+")
 
 SOURCE = "cardiogloss/ward/bed1"
 STATES = {"cardiogloss/ward/status", "cardiogloss/ward/shard/1of2/status", f"{SOURCE}/status"}
@@ -103,7 +104,7 @@ class Site(Mosquitto):
             run(DEPLOY / "certificates.sh", self.folder, "--client", name)
         shutil.copy(DEPLOY / "acl", self.folder)
         (self.folder / "passwords").touch(0o600)
-        for name in (*DEVICES, *ROLES):
+        for name in (*DEVICES, *ROLES, *WILDCARDS):
             run("mosquitto_passwd", "-b", self.folder / "passwords", name, f"of {name}")
 
     def __enter__(self) -> Site:
@@ -292,6 +293,34 @@ def test_a_will_is_told_only_where_the_dead_may_publish(site: Site) -> None:
         wait_for(lambda: viewer.heard, "a will")
         viewer.subscribe("nothing")
         assert viewer.heard == ["cardiogloss/ward/bed2/ecg"]
+
+
+def test_a_device_under_the_monitors_client_id_hears_and_says_no_more_than_a_device(site: Site) -> None:
+    """It takes over the session with its subscriptions, and the list still asks for its user."""
+    people = {user: Person(site, user, version=MQTTProtocolVersion.MQTTv311) for user in ("cardiogloss", "bed1")}
+    for person in people.values():
+        # So that the session outlives the connection.
+        person.client._client_id, person.client._clean_session = b"cardiogloss-ward", False
+    monitor, thief = people.values()
+    assert monitor.connect().came_in
+    monitor.client.subscribe("cardiogloss/+/+/ecg", qos=1)
+    monitor.subscribe("nothing")
+    assert thief.connect().came_in
+    wait_for(lambda: len(monitor._ends) == 2, "the end of the monitor's connection")
+    with Person(site, "bed2") as bed, Person(site, "viewer") as viewer:
+        viewer.subscribe("cardiogloss/+/status", "cardiogloss/+/+/ecg")
+        thief.publish("cardiogloss/ward/status", "cardiogloss/ward/bed1/ecg")
+        assert bed.publish("cardiogloss/ward/bed2/ecg")
+        thief.subscribe("nothing")
+        viewer.subscribe("nothing")
+        assert (thief.heard, viewer.heard) == ([], ["cardiogloss/ward/bed1/ecg", "cardiogloss/ward/bed2/ecg"])
+    thief.close()
+
+
+@pytest.mark.parametrize("user", WILDCARDS)
+def test_a_user_named_as_a_wildcard_writes_nowhere(site: Site, user: str) -> None:
+    with Person(site, user) as person:
+        assert person.publish(*EVERYTHING) == set()
 
 
 def test_without_tls_nobody_comes_in(site: Site) -> None:

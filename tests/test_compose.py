@@ -48,6 +48,8 @@ def deploy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("wants openssl, which makes the certificates: apt-get install openssl")
     copy = tmp_path_factory.mktemp("compose") / "deploy"
     shutil.copytree(DEPLOY, copy, ignore=shutil.ignore_patterns("secrets"))
+    for path in copy.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
     setup(copy, "ward.example")
     yield copy
 
@@ -181,6 +183,23 @@ def test_the_passwords_that_the_script_made_open_the_broker_and_the_old_ones_do_
         for user in ("health", "bed8"):
             with Person(broker, user, broker.folder / "clients" / user):
                 pass
+
+
+def test_another_password_for_one_device_is_none_for_those_of_a_like_name(deploy: Path) -> None:
+    passwords = deploy / "compose/secrets/mosquitto/passwords"
+    for name in ("bed-9", "bed.9", "bed.9"):
+        setup(deploy, "--user", name)
+    names = [line.partition(":")[0] for line in passwords.read_text().splitlines()]
+    assert sorted(names) == sorted(set(names)) and {"cardiogloss", "bed-9", "bed.9"} <= set(names)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_mounted_of_the_checkout_can_be_read_by_users_of_containers(deploy: Path, name: str) -> None:
+    """The copy was made as by one who lets nobody else read his files."""
+    for source in mounts(name).values():
+        if source.startswith("./") and "/secrets" not in source:
+            for path in [deploy / source, *(deploy / source).rglob("*")]:
+                assert path.stat().st_mode & 0o004, path
 
 
 @pytest.mark.parametrize("words", [["--user"], ["--user", "a/b"], ["--user", "cardiogloss"], ["--what"], ["a b"]])

@@ -40,13 +40,27 @@ def labels(expression: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, excerpt: Chunk) -> dict[str, set[str]]:
-    """Of a real daemon with a broker and a source that has sent something: each figure, with its labels."""
+    """Of a real daemon with a broker and a source that has sent something, and of a gateway: each figure, with its labels."""
     folder = tmp_path_factory.mktemp("daemon")
     with Mosquitto(folder) as broker, Client(broker.port) as client, Daemon(folder, config(on_topic("bed1"), broker=broker.port)) as daemon:
         daemon.wait(lambda: daemon.metric("broker_connected") == 1, "the broker")
         client.send_all("bed1", frames(between(excerpt, 0, 5)))
         daemon.wait_for_samples("bed1", 5 * 360)
-        return _figures(daemon.page("metrics")[1])
+        with Daemon(folder / "gateway", _REMOTE.format(port=broker.port)) as gateway:
+            return _figures(gateway.page("metrics")[1]) | _figures(daemon.page("metrics")[1])
+
+
+_REMOTE = """
+site = "elsewhere"
+[model]
+engine = "remote"
+[mqtt]
+port = {port}
+[http]
+port = 0
+[[source]]
+mqtt = "cardiogloss/elsewhere/+/ecg"
+"""
 
 
 def _figures(text: str) -> dict[str, set[str]]:
@@ -124,6 +138,7 @@ WELL = {
     f"cardiogloss_outbox_dropped_total{{{MONITOR}}}": "0x40",
     f"cardiogloss_outbox_refused_total{{{MONITOR}}}": "0x40",
     f"cardiogloss_windows_scored_total{{{MONITOR}}}": "0+30x40",
+    f"cardiogloss_rounds_total{{{MONITOR}}}": "0+90x40",
     f"cardiogloss_faults_total{{{MONITOR}}}": "0x40",
     f'cardiogloss_source_state{{{MONITOR}, source="bed1", state="online"}}': "1x40",
     f'cardiogloss_source_state{{{MONITOR}, source="bed1", state="stalled"}}': "0x40",
@@ -143,7 +158,9 @@ ILL = {
     "BrokerAway": {"broker_connected": "1x10 0x30"},
     "AlertsWait": {"outbox_waiting": "0x10 3x30"},
     "AlertsLost": {"outbox_refused": "0x30 1x10"},
-    "ScoringStands": {"windows_scored": "0+30x10 330x30"},
+    "ScoringStands": {"rounds": "0+90x10 990x30"},
+    "NoWorkerAnswers": {"rounds": "0+90x10 990x30", "fleet_scored": "0+30x10 330x30"},
+    "WorkersRefuse": {"fleet_scored": "0+30x40", "fleet_refused": "0x30 7x10"},
     "SamplesThrownAway": {"dropped_bytes": "0x36 5000x4"},
     "SamplesLost": {"source_lost": "0+300x40"},
     "RecordingFails": {"unrecorded": "0x36 500x4"},
@@ -153,8 +170,16 @@ ILL = {
 }
 
 
+WELL_TOO = {
+    "a bed whose electrodes are off": {"windows_scored": "0+30x10 330x30"},
+    "a gateway": {"fleet_scored": "0+30x40", "fleet_refused": "0x40"},
+}
+FLEET = {f"cardiogloss_fleet_{name}_total{{{MONITOR}}}": "" for name in ("scored", "refused")}
+
+
 def _tell(changes: dict[str, str]) -> list[dict[str, str]]:
-    told = {name: next((values for part, values in changes.items() if part in name), values) for name, values in WELL.items()}
+    known = WELL | {name: values for name, values in FLEET.items() if any(part in name for part in changes)}
+    told = {name: next((values for part, values in changes.items() if part in name), values) for name, values in known.items()}
     return [{"series": name, "values": values} for name, values in told.items()]
 
 
@@ -163,7 +188,8 @@ def test_each_rule_fires_for_its_own_ill_and_none_when_all_is_well(tmp_path: Pat
     if promtool is None:
         pytest.skip("wants promtool, which tries the rules: apt-get install prometheus")
     assert ILL.keys() == {rule["alert"] for rule in RULES}
-    tests = [_case("", {}), *(_case(name, changes) for name, changes in ILL.items())]
+    well = [_case("", changes, name) for name, changes in {"all is well": {}, **WELL_TOO}.items()]
+    tests = [*well, *(_case(name, changes, name) for name, changes in ILL.items())]
     shutil.copy(DEPLOY / "prometheus-rules.yml", tmp_path)
     (tmp_path / "tests.yml").write_text(
         yaml.safe_dump({"rule_files": ["prometheus-rules.yml"], "evaluation_interval": "30s", "tests": tests})
@@ -172,10 +198,10 @@ def test_each_rule_fires_for_its_own_ill_and_none_when_all_is_well(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _case(firing: str, changes: dict[str, str]) -> dict[str, Any]:
+def _case(firing: str, changes: dict[str, str], name: str) -> dict[str, Any]:
     """After twenty minutes this rule fires, and no other."""
     return {
-        "name": firing or "all is well",
+        "name": name,
         "interval": "30s",
         "input_series": _tell(changes),
         "promql_expr_test": [

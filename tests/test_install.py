@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from edge.config import read_config
+from edge.fleet.settings import read_settings
 
 from .broker import wait_for
 
 CHECKOUT = Path(__file__).parent.parent
 DEPLOY = CHECKOUT / "deploy"
+UNIT = DEPLOY / "cardiogloss.service"
 SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
 
 Ran = subprocess.CompletedProcess[str]
@@ -28,7 +30,8 @@ Ran = subprocess.CompletedProcess[str]
 
 def _run(*words: object, **environment: str) -> Ran:
     everything = {**os.environ, "PIP_NO_COMPILE": "1", **environment}
-    return subprocess.run([str(word) for word in words], capture_output=True, text=True, env=everything, timeout=300, check=False)
+    command = [str(word) for word in words]
+    return subprocess.run(command, capture_output=True, text=True, env=everything, timeout=300, check=False, start_new_session=True)
 
 
 def _packages() -> str:
@@ -81,10 +84,40 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+_UNPACK = """
+import sys, sysconfig, zipfile
+from pathlib import Path
+wheel = next(word for word in sys.argv if ".whl" in word).partition(".whl")[0] + ".whl"
+zipfile.ZipFile(wheel).extractall(sysconfig.get_paths()["purelib"])
+script = Path(sys.prefix, "bin/cardiogloss")
+script.write_text(f"#!{sys.prefix}/bin/python\\nfrom edge.__main__ import main\\nmain()\\n")
+script.chmod(0o755)
+"""
+
+
 @pytest.fixture(scope="module")
-def install(python: Path) -> Callable[..., Ran]:
-    def run(root: Path, *words: object) -> Ran:
-        return _run(DEPLOY / "install.sh", "--python", python, "--root", root, *words, PYTHONPATH=_packages())
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the script needs beside a wheel, as one has it who lets nobody else read it."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(DEPLOY, folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
+    (folder / "tests/data").mkdir(parents=True)
+    for end in ("hea", "dat"):
+        shutil.copy(CHECKOUT / f"tests/data/mitdb201af.{end}", folder / "tests/data")
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def install(python: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ran]:
+    """With `_UNPACK` for pip: what is asked is what the script does around it. The first of all, `installed`, has pip itself."""
+    quick = tmp_path_factory.mktemp("quick")
+    (quick / "pip").mkdir()
+    (quick / "pip/__main__.py").write_text(_UNPACK)
+
+    def run(root: Path, *words: object, **environment: str) -> Ran:
+        environment = {"PYTHONPATH": f"{quick}{os.pathsep}{_packages()}", **environment}
+        return _run(checkout / "deploy/install.sh", "--python", python, "--root", root, *words, **environment)
 
     return run
 
@@ -92,7 +125,7 @@ def install(python: Path) -> Callable[..., Ran]:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path, install: Callable[..., Ran]) -> Path:
     root = _fresh_root(tmp_path_factory.mktemp("installed"))
-    ran = install(root, "--wheel", wheel)
+    ran = install(root, "--wheel", wheel, PYTHONPATH=_packages())
     assert ran.returncode == 0, ran.stderr
     return root
 
@@ -142,6 +175,13 @@ def test_what_is_installed_runs_from_where_it_will_stand(installed: Path) -> Non
     assert (installed / "etc/udev/rules.d/99-cardiogloss.rules").read_bytes() == (DEPLOY / "99-cardiogloss.rules").read_bytes()
 
 
+def test_the_services_user_may_read_the_program_whatever_the_modes_of_the_checkout(installed: Path) -> None:
+    paths = [path for path in (installed / "opt").rglob("*") if not path.is_symlink()]
+    assert len(paths) > 100
+    assert not [path for path in paths if path.stat().st_mode & 0o004 == 0]
+    assert not [path for path in paths if path.stat().st_mode & 0o022]
+
+
 def test_the_first_config_is_one_that_the_program_takes_and_shows_a_recording(installed: Path) -> None:
     config = read_config(installed / "etc/cardiogloss/edge.toml")
     (source,) = config.source
@@ -184,15 +224,20 @@ def test_installing_again_keeps_the_config_whatever_it_is_and_the_version_before
     ran = install(root, "--wheel", _changed(wheel, "0.2.0"))
     assert ran.returncode == 0, ran.stderr
     assert (_current(root), _versions(root)) == ("0.2.0", {"0.1.0", "0.2.0"})
+    unit = root / "etc/systemd/system/cardiogloss.service"
+    of_that_version = root / "opt/cardiogloss/0.2.0/share/cardiogloss/system/cardiogloss.service"
+    of_that_version.write_text(unit.read_text() + "# of 0.2.0\n")
     assert config.read_text().endswith("# ours\n")
     config.write_text("nonsense = 1\n")  # which the version before refuses as well
     ran = install(root, "--wheel", wheel)
     assert ran.returncode == 0, ran.stderr
     assert config.read_text() == "nonsense = 1\n"
     assert (_current(root), _versions(root)) == ("0.1.0-2", {"0.2.0", "0.1.0-2"})
+    assert unit.read_bytes() == UNIT.read_bytes()
     ran = install(root, "--rollback")
     assert ran.returncode == 0, ran.stderr
     assert (_current(root), _versions(root)) == ("0.2.0", {"0.2.0", "0.1.0-2"})
+    assert unit.read_bytes() == of_that_version.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -231,12 +276,65 @@ def test_a_dry_run_changes_nothing(root: Path, wheel: Path, install: Callable[..
     assert _files(root) == before
 
 
+def test_one_who_was_cut_off_runs_it_again_and_has_what_others_have(
+    installed: Path, wheel: Path, install: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """Killed as soon as the config is there: nothing that is done once may be left to what comes after it."""
+    root = _fresh_root(tmp_path / "root")
+    killer = tmp_path / "bin/mv"
+    killer.parent.mkdir()
+    killer.write_text(f'#!/bin/sh\n{shutil.which("mv")} "$@"\ncase "$*" in *edge.toml) kill -9 0 ;; esac\n')
+    killer.chmod(0o755)
+    assert install(root, "--wheel", wheel, PATH=f"{killer.parent}:{os.environ['PATH']}").returncode == -9
+    assert (root / "etc/cardiogloss/edge.toml").is_file() and not (root / "opt/cardiogloss/current").exists()
+    ran = install(root, "--wheel", wheel)
+    assert ran.returncode == 0, ran.stderr
+    told, wanted = (
+        {path.relative_to(top): state for path, state in _files(top / "etc").items() if "cardiogloss" in str(path.relative_to(top))}
+        for top in (root, installed)
+    )
+    assert told == wanted
+    assert len(_versions(root)) == 1
+    assert (root / "etc/systemd/system/cardiogloss.service.wants/cardiogloss-demo.service").is_symlink()
+
+
+def test_two_do_not_install_at_once(root: Path, wheel: Path, install: Callable[..., Ran]) -> None:
+    before = _files(root)
+    with subprocess.Popen(["flock", root, "cat"], stdin=subprocess.PIPE) as other:
+        wait_for(lambda: _run("flock", "--nonblock", root, "true").returncode != 0)
+        ran = install(root, "--wheel", wheel)
+        other.kill()
+    assert ran.returncode == 1
+    assert "another install.sh is at work" in ran.stderr
+    assert _files(root) == before
+
+
+def test_a_score_worker_has_a_service_and_a_config_of_its_own_and_no_monitor_beside_it(
+    wheel: Path, install: Callable[..., Ran], tmp_path: Path
+) -> None:
+    root = _fresh_root(tmp_path)
+    ran = install(root, "--wheel", wheel, "--worker")
+    assert ran.returncode == 0, ran.stderr
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    assert [path.name for path in wants.iterdir()] == ["cardiogloss-worker.service"]
+    unit = (root / "etc/systemd/system/cardiogloss-worker.service").read_text()
+    command = re.search(r"^ExecStart=/(\S+) score-worker /(\S+)$", unit, re.M)
+    assert command and (root / command[1]).is_file()
+    settings = read_settings(root / command[2])
+    assert settings.http and settings.http.host == "127.0.0.1"
+    assert not (root / "etc/cardiogloss/edge.toml").exists()
+    (root / command[2]).write_text('[mqtt]\nport = "none"\n')
+    said = install(root, "--wheel", wheel, "--dry-run").stdout
+    assert "edge.toml" not in said and "cardiogloss-worker" in said.rpartition("current")[2]
+
+
 def test_a_jetson_gets_its_engine_and_what_a_gpu_needs(wheel: Path, install: Callable[..., Ran], tmp_path: Path) -> None:
     root = _fresh_root(tmp_path)
     (root / "etc/nv_tegra_release").write_text("# R36 (release), REVISION: 4.3\n")
     ran = install(root, "--wheel", wheel, "--no-demo")
     assert ran.returncode == 0, ran.stderr
-    assert (root / "etc/systemd/system/cardiogloss.service.d/gpu.conf").is_file()
+    for name in ("cardiogloss", "cardiogloss-worker"):
+        assert (root / f"etc/systemd/system/{name}.service.d/gpu.conf").is_file()
     assert "include-system-site-packages = true" in (root / "opt/cardiogloss/current/pyvenv.cfg").read_text()
     config = root / "etc/cardiogloss/edge.toml"
     config.write_text(config.read_text().replace("# [[source]]\n# name", "[[source]]\nname").replace("# device =", "device =", 1))
@@ -292,7 +390,7 @@ def _only_pip(folder: Path) -> Path:
 # ---- back-up ----
 
 _DAEMON = """
-import sqlite3, sys
+import sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
 db.executescript('''PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 20;
 CREATE TABLE outbox (name TEXT); INSERT INTO outbox VALUES ('5eed0b0c'); PRAGMA application_id = 0x65636731;
@@ -307,6 +405,7 @@ while True:
         db.execute("DELETE FROM a WHERE n <= ?", (n - 100,))
         db.execute("DELETE FROM b WHERE n <= ?", (n - 100,))
     db.execute("COMMIT")
+    time.sleep(0.001)
     if n == 50:
         print("writing", flush=True)
 """
@@ -336,7 +435,7 @@ def test_a_backup_of_a_running_monitor_holds_whole_transactions(monitored: tuple
     slow.parent.mkdir()
     slow.write_text(f'#!/bin/sh\n{shutil.which("cp")} "$@" && sleep 0.2\n')
     slow.chmod(0o755)
-    for number in range(3):
+    for number in range(2):
         archive = tmp_path / f"{number}.tar.gz"
         ran = _run(DEPLOY / "backup.sh", archive, "--root", root, "--pid", pid, PATH=f"{slow.parent}:{os.environ['PATH']}")
         assert ran.returncode == 0, ran.stderr
@@ -371,6 +470,43 @@ def test_what_is_restored_is_what_was_saved_under_the_name_of_another_outbox(mon
         (name,) = db.execute("SELECT name FROM outbox").fetchone()
         assert db.execute("SELECT max(n) FROM a").fetchone()[0] >= 50
     assert re.fullmatch(r"[0-9a-f]{8}", name) and name != "5eed0b0c"
+
+
+def test_a_restore_that_cannot_be_done_leaves_what_is_there_and_one_that_was_cut_off_is_done_by_the_next(
+    monitored: tuple[Path, int], tmp_path: Path
+) -> None:
+    root, pid = monitored
+    archive, state = tmp_path / "all.tar.gz", root / "var/lib/cardiogloss"
+    assert _run(DEPLOY / "backup.sh", archive, "--root", root, "--pid", pid).returncode == 0
+    os.kill(pid, 9)
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z")
+    (state / "only-here").write_text("first")
+    before = _files(root)
+    full = tmp_path / "bin/cp"
+    full.parent.mkdir()
+    full.write_text(f'#!/bin/sh\n{shutil.which("cp")} "$@"\ncase "$*" in *lib/cardiogloss.restoring) exit 1 ;; esac\n')
+    full.chmod(0o755)
+    ran = _run(DEPLOY / "backup.sh", "--restore", archive, "--root", root, PATH=f"{full.parent}:{os.environ['PATH']}")
+    assert ran.returncode == 1 and "untouched" in ran.stderr
+    assert _files(root) == before
+    killer = full.with_name("mv")
+    killer.write_text(f'#!/bin/sh\n{shutil.which("mv")} "$@"\ncase "$*" in *lib/cardiogloss.before-restore) kill -9 0 ;; esac\n')
+    killer.chmod(0o755)
+    full.unlink()
+    assert _run(DEPLOY / "backup.sh", "--restore", archive, "--root", root, PATH=f"{full.parent}:{os.environ['PATH']}").returncode == -9
+    assert _run(DEPLOY / "backup.sh", "--restore", archive, "--root", root).returncode == 0
+    assert (state.with_name("cardiogloss.before-restore") / "only-here").read_text() == "first"
+    assert (state / "ward.db").is_file() and not list(root.rglob("*.restoring"))
+
+
+def test_a_link_that_the_service_left_does_not_lead_a_backup_to_what_it_may_not_read(monitored: tuple[Path, int], tmp_path: Path) -> None:
+    root, pid = monitored
+    (tmp_path / "shadow").write_text("root's alone")
+    (root / "var/lib/cardiogloss/ward.db-last").symlink_to(tmp_path / "shadow")
+    archive = tmp_path / "misled.tar.gz"
+    ran = _run(DEPLOY / "backup.sh", archive, "--root", root, "--pid", pid)
+    assert (ran.returncode, archive.exists()) == (1, False)
+    assert "links among the databases" in ran.stderr
 
 
 def test_nothing_is_saved_of_a_damaged_database(monitored: tuple[Path, int], tmp_path: Path) -> None:

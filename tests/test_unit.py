@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from edge import daemon, exchange, scribe
+from edge.fleet import pages, worker
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 UNIT = DEPLOY / "cardiogloss.service"
+WORKER = DEPLOY / "cardiogloss-worker.service"
 GPU = DEPLOY / "jetson" / "cardiogloss-gpu.conf"
 RULES = DEPLOY / "99-cardiogloss.rules"
 HWDB = Path("/usr/lib/udev/hwdb.d/20-usb-vendor-model.hwdb")
@@ -24,11 +26,11 @@ WORST = 25
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
-def _unit() -> dict[str, dict[str, list[str]]]:
+def _unit(path: Path) -> dict[str, dict[str, list[str]]]:
     """Values by section and key, in order: a key of systemd's may stand often."""
     sections: dict[str, dict[str, list[str]]] = {}
     section: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in path.read_text().splitlines():
         if match := re.fullmatch(r"\[(\w+)\]", line):
             section = sections.setdefault(match[1], defaultdict(list))
         elif "=" in line and not line.startswith("#"):
@@ -37,7 +39,7 @@ def _unit() -> dict[str, dict[str, list[str]]]:
     return sections
 
 
-SERVICE = _unit()["Service"]
+SERVICE, WORKERS = _unit(UNIT)["Service"], _unit(WORKER)["Service"]
 
 
 def _run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,14 +48,15 @@ def _run(*words: object, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @needs_systemd
-def test_systemd_finds_nothing_to_complain_of_in_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit_file", [UNIT, WORKER], ids=lambda path: path.stem)
+def test_systemd_finds_nothing_to_complain_of_in_the_units(tmp_path: Path, unit_file: Path) -> None:
     command = tmp_path / "opt/cardiogloss/current/bin/cardiogloss"
     command.parent.mkdir(parents=True)
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("ExecStart=", f"ExecStart={tmp_path}"))
-    drop_in = tmp_path / f"{UNIT.name}.d" / "gpu.conf"
+    unit = tmp_path / unit_file.name
+    unit.write_text(unit_file.read_text().replace("ExecStart=", f"ExecStart={tmp_path}"))
+    drop_in = tmp_path / f"{unit_file.name}.d" / "gpu.conf"
     drop_in.parent.mkdir()
     shutil.copy(GPU, drop_in)
     verified = _run("systemd-analyze", "verify", unit)
@@ -68,22 +71,40 @@ def test_verify_would_complain() -> None:
 
 @needs_systemd
 @pytest.mark.parametrize("with_gpu", [False, True])
-def test_the_exposure_is_at_most_two_and_a_half(tmp_path: Path, with_gpu: bool) -> None:
+@pytest.mark.parametrize("unit", [UNIT, WORKER], ids=lambda path: path.stem)
+def test_the_exposure_is_at_most_two_and_a_half(tmp_path: Path, unit: Path, with_gpu: bool) -> None:
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
-    shutil.copy(UNIT, units)
+    shutil.copy(unit, units)
     if with_gpu:
-        (units / f"{UNIT.name}.d").mkdir()
-        shutil.copy(GPU, units / f"{UNIT.name}.d" / "gpu.conf")
+        (units / f"{unit.name}.d").mkdir()
+        shutil.copy(GPU, units / f"{unit.name}.d" / "gpu.conf")
     security = ("systemd-analyze", "security", "--offline=true", f"--root={tmp_path}", "--no-pager")
-    assert _run(*security, f"--threshold={WORST}", UNIT.name).returncode == 0
-    assert _run(*security, "--threshold=5", UNIT.name).returncode != 0
+    assert _run(*security, f"--threshold={WORST}", unit.name).returncode == 0
+    assert _run(*security, "--threshold=5", unit.name).returncode != 0
 
 
-def test_a_secret_that_is_not_there_does_not_keep_the_unit_from_starting() -> None:
+def test_a_worker_may_do_nothing_that_a_monitor_may_not_and_touches_no_device() -> None:
+    hardening = re.compile(
+        r"Protect|Private|Restrict|NoNew|Capab|Ambient|Lock|MemoryDeny|SystemCall|Keyring|RemoveIPC|DevicePolicy|UMask|User|Group"
+    )
+    assert {key: values for key, values in SERVICE.items() if hardening.match(key)} == {
+        key: values for key, values in WORKERS.items() if hardening.match(key)
+    }
+    assert "DeviceAllow" not in WORKERS and "StateDirectory" not in WORKERS
+    assert set(WORKERS["LoadCredential"]) < set(SERVICE["LoadCredential"])
+
+
+def test_a_worker_has_time_to_answer_what_it_holds() -> None:
+    assert worker._FAREWELL_S < int(WORKERS["TimeoutStopSec"][0]) <= 2 * worker._FAREWELL_S
+    assert int(WORKERS["WatchdogSec"][0]) > pages._LATE_S
+
+
+@pytest.mark.parametrize("service", [SERVICE, WORKERS], ids=["monitor", "worker"])
+def test_a_secret_that_is_not_there_does_not_keep_the_unit_from_starting(service: dict[str, list[str]]) -> None:
     """systemd.exec(5): without a SetCredential= of the same name, a file that LoadCredential= cannot find is fatal."""
-    loaded = [value.partition(":")[0] for value in SERVICE["LoadCredential"]]
-    default = {name: value for name, _, value in (value.partition(":") for value in SERVICE["SetCredential"])}
+    loaded = [value.partition(":")[0] for value in service["LoadCredential"]]
+    default = {name: value for name, _, value in (value.partition(":") for value in service["SetCredential"])}
     assert loaded
     assert default == dict.fromkeys(loaded, r"\n")
 
@@ -205,6 +226,16 @@ def test_an_openbci_dongle_has_a_name_that_stays(tmp_path: Path) -> None:
     assert ":systemd:" in properties["TAGS"]
     assert "MODE 0660" in output
     assert "Invalid" not in output
+
+
+def test_two_adapters_with_the_number_that_their_maker_left_in_them_do_not_share_a_name(tmp_path: Path) -> None:
+    """Else one bed would show the other's signal after a reconnect: the link is the later one's."""
+    described = _DEVICE.replace("/devices/usb1", "/devices/pci0000:00/0000:00:14.0/usb1")
+    described = "P: /devices/pci0000:00/0000:00:14.0\nE: SUBSYSTEM=pci\n\n" + described
+    port = _PORT.replace("/devices/usb1", "/devices/pci0000:00/0000:00:14.0/usb1") + "/tty/ttyUSB0"
+    properties = _properties(_udev(tmp_path, described.format(vendor="10c4", product="ea60", serial="A: serial=0001\n"), port))
+    ours = [link for link in properties["DEVLINKS"].split() if link.startswith("/dev/cardiogloss/")]
+    assert ours == [f"/dev/cardiogloss/cp210x-{properties['ID_PATH']}"]
 
 
 def test_an_unknown_adapter_is_left_alone(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ image() { sed -n 's/^ *image: *\(eclipse-mosquitto:.*\)$/\1/p' "$here/../compose
 let_in() {
     local line
     line=$(hashed "$1" "$2")
-    { grep -v "^$1:" "$secrets/mosquitto/passwords" || true; echo "$line"; } >"$secrets/mosquitto/passwords.new"
+    # Not by a pattern: a dot in a name would be any letter.
+    { awk -F: -v name="$1" '$1 != name' "$secrets/mosquitto/passwords"; echo "$line"; } >"$secrets/mosquitto/passwords.new"
     mv "$secrets/mosquitto/passwords.new" "$secrets/mosquitto/passwords"
 }
 
@@ -97,6 +98,14 @@ of_the_monitor() {
         secret "$secrets/cardiogloss/mqtt-password"
         let_in cardiogloss "$(<"$secrets/cardiogloss/mqtt-password")"
     fi
+}
+
+# What compose.yaml mounts of the checkout holds no secret, and is read by users of containers: with a umask of 077 it came as its
+# owner's alone.
+let_read() {
+    local deploy=$here/..
+    chmod a+r "$here/edge.toml" "$here/mosquitto.conf" "$deploy/mosquitto.conf" "$deploy/prometheus.yml" "$deploy/prometheus-rules.yml"
+    chmod -R a+rX "$deploy/grafana"
 }
 
 give_away() {
@@ -124,5 +133,6 @@ if [ -n "$certificate" ]; then
     certify --client "$certificate"
     echo "give the device $secrets/authority/clients/$certificate.{crt,key} and $secrets/authority/ca.crt"
 fi
+let_read
 give_away
 echo "the dashboard's token is in $secrets/cardiogloss/web-token, Grafana's password (user admin) in $secrets/grafana/admin-password"
