@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .web.dashboard import Dashboard
     from .web.lookout import Model
 
+_FIXED = ("site", "shard", "mqtt", "outbox", "homeassistant", "http", "web", "log")
+"""What a reload leaves as it is."""
 _TICK_S = 0.25
 _STATUS_S = 60.0
 """The accounts of every source are told anew so often."""
@@ -185,6 +187,8 @@ class Daemon:
         try:
             return self._score_all()
         except TimeoutError as error:
+            if not self._draining.is_set():
+                raise
             log.warning("what waits is not scored", why=str(error))
             return True
 
@@ -280,7 +284,7 @@ class Daemon:
             return
         notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            config = read_config(self._path)
+            config = self._as_begun(read_config(self._path))
             changed = config.model != self._config.model
             engine = await asyncio.to_thread(open_model, config, self._path, self._meanwhile) if changed else None
             if not self._over.is_set():
@@ -290,16 +294,21 @@ class Daemon:
         finally:
             notify("READY=1")
 
+    def _as_begun(self, config: Config) -> Config:
+        """With the tables of the start where they cannot change under way."""
+        changed = [table for table in _FIXED if getattr(config, table) != getattr(self._config, table)]
+        for table in changed:
+            log.warning("takes a restart", table=table)
+        return config.model_copy(update={table: getattr(self._config, table) for table in changed})
+
     def _apply(self, config: Config, engine: Engine | None) -> None:
-        for table in ("site", "shard", "mqtt", "outbox", "homeassistant", "http", "web", "log"):
-            if getattr(config, table) != getattr(self._config, table):
-                log.warning("takes a restart", table=table)
-        config = config.model_copy(update={"shard": self._config.shard})
         if engine:
             self._exchange.model = name_model(engine, config)
         self._roster.apply(config)
         self._config = config
         if engine:
+            if self._remote:
+                self._remote.hand_over(engine)
             self._new_engines.put(engine)
         self._exchange.listen(config)
         self._reloads += 1

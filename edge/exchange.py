@@ -143,8 +143,12 @@ class Exchange:
             except ValidationError as error:
                 log.warning("what was kept of an alert cannot be read", topic=topic, why=str(error).splitlines()[0])
                 continue
-            if state.state != "cleared":
+            if state.state == "cleared":
+                continue
+            if self.publisher.share.has(state.source):
                 found[state.source].append(state)
+            else:
+                log.warning("what was on is left to the monitor that has the source now", source=state.source, finding=state.finding)
         return dict(found)
 
     def stream_of(self, source: Source, name: str, new: str) -> str:

@@ -70,7 +70,7 @@ class Publisher:
 
     def clear(self, last: AlertState, why: str, time_s: float) -> None:
         """An alert of a source that is watched no more."""
-        told = last.model_dump(by_alias=True) | {"seq": last.seq + 1, "state": "cleared", "why": why, "time": round(time_s, 3)}
+        told = last.model_dump(by_alias=True) | self._by | {"seq": last.seq + 1, "state": "cleared", "why": why, "time": round(time_s, 3)}
         self._tell_alert(told | {"evidence": {"decided": [], "strip": None}})
 
     def _tell_now(self, topic: str, message: Message, qos: int) -> None:

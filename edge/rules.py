@@ -167,10 +167,11 @@ def _web(web: Web) -> Told:
     if web.token_env and web.token_file:
         yield "token_file", "token_env is given too; keep one of them"
     yield from _pair(web)
-    if web.is_local:
+    if web.is_local and not web.behind_proxy:
         return
     if not web.has_token:
-        yield "token_file", f"missing; whoever reaches {web.host} would see the signals of patients: give token_file or token_env"
+        who = "the proxy" if web.behind_proxy else web.host
+        yield "token_file", f"missing; whoever reaches {who} would see the signals of patients: give token_file or token_env"
     if not web.certificate and not web.behind_proxy:
         yield (
             "certificate",

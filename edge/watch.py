@@ -138,8 +138,18 @@ class Board:
         return Text(state, "dim" if state == "online" else "yellow")
 
     def _wrong(self) -> list[str]:
-        offline = [f"{_monitor(site)} is offline" for site in self._monitors.values() if site.state == "offline"]
-        return [*offline, *filter(None, [self.connection])]
+        offline = [site for site in self._monitors.values() if site.state == "offline" and not self._is_replaced(site)]
+        return [*(f"{_monitor(site)} is offline" for site in offline), *filter(None, [self.connection])]
+
+    def _is_replaced(self, site: SiteMessage) -> bool:
+        """Whether its site is shared by more monitors now, or by fewer: the broker keeps the last word of each for ever."""
+        others = (other for other in self._monitors.values() if other.site == site.site and other.state == "online")
+        return any(_shares(other) != _shares(site) for other in others)
+
+
+def _shares(site: SiteMessage) -> str:
+    """How many share the site, in the words of a label."""
+    return site.shard.partition("of")[2]
 
 
 def _monitor(site: SiteMessage) -> str:

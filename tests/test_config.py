@@ -139,6 +139,7 @@ MISTAKES = {
     "remote without a broker": (BED1 + '[model]\nengine = "remote"', ["mqtt: missing, but engine is remote"]),
     "dashboard for all without a token": (web('certificate = "c"\nkey = "k"'), ["web.token_file: missing; whoever reaches 0.0.0.0"]),
     "dashboard for all without TLS": (web('token_env = "T"'), ["web.certificate: missing; other machines are served with TLS"]),
+    "dashboard behind a proxy without a token": (BED1 + "[web]\nbehind_proxy = true", ["web.token_file: missing; whoever reaches the proxy"]),
     "two tokens": (web('token_env = "T"\ntoken_file = "t"\nbehind_proxy = true'), ["web.token_file: token_env is given too"]),
     "certificate of the dashboard alone": (web('token_env = "T"\ncertificate = "c"'), ["web.key: missing; the certificate needs"]),
     "token in the file": (
@@ -544,7 +545,7 @@ def test_check_says_where_the_dashboard_is_and_what_it_lacks(tmp_path: Path, mon
     ("host", "local"), [("localhost", True), ("127.8.0.1", True), ("::1", True), ("0.0.0.0", False), ("ward.lan", False)]
 )
 def test_only_this_machine_is_served_without_a_token(host: str, local: bool, tmp_path: Path) -> None:
-    text = BED1 + f'[web]\nhost = "{host}"\nbehind_proxy = true'
+    text = BED1 + f'[web]\nhost = "{host}"\ncertificate = "c"\nkey = "k"'
     if local:
         assert read(tmp_path, text).web is not None
     else:

@@ -13,19 +13,23 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from edge.__main__ import app
 from edge.config import Mqtt
 from edge.decode.devices import device
-from edge.fleet import patience
+from edge.fleet import command, patience
 from edge.fleet import remote as remote_module
 from edge.fleet.remote import RemoteEngine
 from edge.fleet.settings import read_settings
+from edge.fleet.window import Answer, Ticket, pack_answer, unpack_window
 from edge.message import to_message
 from edge.pipeline import Pipeline
 from edge.replay import replay
@@ -159,8 +163,8 @@ def remote(mosquitto: Mosquitto, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
         return made[-1]
 
     yield make
-    for one in made:
-        one.close()
+    with ThreadPoolExecutor() as at_once:
+        list(at_once.map(RemoteEngine.close, made))
 
 
 def _remote_config(name: str, mosquitto: Mosquitto, prefix: str) -> str:
@@ -197,8 +201,8 @@ def struck(mosquitto: Mosquitto, folder: Path, ecg: Samples, bundle: Bundle) -> 
         killed.process.kill()
         rows = [gateway.join() for gateway in gateways]
         code = other.terminate()
-        for one in engines:
-            one.close()
+        with ThreadPoolExecutor() as at_once:
+            list(at_once.map(RemoteEngine.close, engines))
         return Struck(engines, rows, other.told("scoring")[-1]["worker"], other.told("stopped")[-1]["scored"], code)
 
 
@@ -264,24 +268,88 @@ def test_who_is_to_leave_waits_no_longer(ecg: Samples, remote: Callable[..., Rem
     assert one.counts.unanswered == 3
 
 
-def test_answers_of_another_session_or_bundle_and_damaged_ones_are_counted_and_nothing_else(
+def test_what_is_no_answer_to_a_window_that_was_asked_is_counted_and_nothing_else(
     mosquitto: Mosquitto, ecg: Samples, remote: Callable[..., RemoteEngine], bundle: Bundle
 ) -> None:
-    from edge.fleet.window import Answer, Ticket, pack_answer
-
-    one, sender = remote("foreign"), Broker(Mqtt(host="127.0.0.1", port=mosquitto.port), "sender")
-    wrong = Answer(Ticket(bytes(16), 0), bundle.card.sha256, "w", np.zeros(len(bundle.card.findings), np.float32))
-    gateway = Gateway(one, ecg[:1])
+    """Of another session, damaged, of a window that is not asked yet, and scores that are no probabilities."""
+    seen: list[bytes] = []
+    sender = Broker(Mqtt(host="127.0.0.1", port=mosquitto.port), "sender", on_message=lambda topic, payload, _: seen.append(payload))
+    sender.subscribe("foreign/ward/fleet/window/gw")
     sender.start()
-    wait_for(lambda: sender.connected and one.counts.asked == 1, "both")
-    for payload in (pack_answer(wrong), b"no answer", pack_answer(wrong)[:-1]):
+    wait_for(lambda: sender.connected, "the sender")
+    one = remote("foreign")
+    gateway = Gateway(one, ecg[:1])
+    wait_for(lambda: bool(seen), "the window")
+    asked = unpack_window(seen[0])
+    assert asked is not None
+    low = np.zeros(len(bundle.card.findings), np.float32)
+    foreign, early = Ticket(bytes(16), 0), Ticket(asked.ticket.session, asked.ticket.number + 1)
+    own = [(foreign, low), (early, low), (asked.ticket, low + 1.5), (asked.ticket, low - np.inf), (asked.ticket, low[1:])]
+    wrong = [pack_answer(Answer(ticket, asked.bundle, "w", scores)) for ticket, scores in own]
+    for payload in (*wrong, b"no answer", wrong[0][:-1]):
         sender.publish("foreign/ward/fleet/result/gw", payload, qos=1)
-    wait_for(lambda: one.counts.unsound == 3, "three messages that are no answers")
+    wait_for(lambda: one.counts.unsound == 7, f"seven messages that are no answers; {one.counts}")
     assert one.counts.scored == 0
     one.leave(0.0)
     with pytest.raises(TimeoutError):
         gateway.join()
     sender.stop()
+
+
+def test_what_nobody_answers_is_scored_by_the_engine_that_it_is_handed_over_to(
+    ecg: Samples, engine: Engine, remote: Callable[..., RemoteEngine]
+) -> None:
+    """As where a config that is read again says to score here, while all workers are gone."""
+    one = remote("handed")
+    gateway = Gateway(one, ecg[:3])
+    wait_for(lambda: one.counts.asked == 3, "the windows to be asked for")
+    assert one.hand_over(engine)
+    assert gateway.join().tobytes() == engine.run(ecg[:3]).probability.tobytes()
+    assert one.counts.scored == one.counts.unanswered == 0
+
+
+def test_windows_are_not_handed_over_to_a_bundle_of_other_findings(remote: Callable[..., RemoteEngine], bundle: Bundle) -> None:
+    other = remote("fewer")
+    other.bundle = replace(bundle, card=bundle.card.model_copy(update={"findings": bundle.card.findings[1:]}))
+    assert not remote("all").hand_over(other)
+
+
+@pytest.mark.parametrize("leaves_first", [True, False])
+def test_who_is_to_leave_waits_no_longer_for_those_whom_another_engine_asks(
+    ecg: Samples, remote: Callable[..., RemoteEngine], leaves_first: bool
+) -> None:
+    one, other = remote("first"), remote("second")
+    gateway = Gateway(one, ecg[:2])
+    if leaves_first:
+        one.leave(60.0)
+    one.hand_over(other)
+    wait_for(lambda: other.counts.asked == 2, "the windows to be asked for anew")
+    one.leave(0.1)
+    with pytest.raises(TimeoutError, match="2 windows are not scored"):
+        gateway.join()
+
+
+def test_an_engine_goes_on_once_the_one_that_it_took_over_from_is_closed(ecg: Samples, remote: Callable[..., RemoteEngine]) -> None:
+    one, other = remote("closed"), remote("open")
+    one.hand_over(other)
+    one.close()
+    gateway = Gateway(other, ecg[:1])
+    wait_for(lambda: other.problem == "no score-worker answers", "the engine to say that nobody answers", PATIENCE_S)
+    other.leave(0.0)
+    with pytest.raises(TimeoutError):
+        gateway.join()
+
+
+def test_no_two_workers_have_one_name_though_all_processes_of_containers_have_one_number(tmp_path: Path) -> None:
+    """A broker keeps one client of a name: they would throw each other out, again and again."""
+    (tmp_path / "worker.toml").write_text("[mqtt]\n")
+    settings = read_settings(tmp_path / "worker.toml")
+    assert command._name(settings) != command._name(settings)
+
+
+def test_the_help_says_which_tables_a_worker_reads() -> None:
+    said = CliRunner().invoke(app, ["score-worker", "--help"]).output
+    assert all(table in said for table in ("model", "mqtt", "http", "log"))
 
 
 def test_a_worker_waits_for_a_broker_that_is_away_and_says_how_it_is(folder: Path, ecg: Samples) -> None:

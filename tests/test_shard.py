@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from edge.config import Config, parse_config
-from edge.contract import AlertMessage
+from edge.contract import AlertMessage, AlertState, SiteMessage
 from edge.decode.chunk import Chunk
+from edge.exchange import Exchange
+from edge.outbox import Letter, Outbox
 from edge.publish import Publisher
 from edge.roster import Roster
 from edge.shard import Shard
 from edge.subscribe import subscribe
 from edge.supervisor import Supervisor
+from edge.watch import Board
 from kernels.engine import Engine
 from kernels.findings import ConfigError
 
 from .broker import Mosquitto
-from .daemon import PATIENCE_S, SITE, Client, Daemon, between, config, frames, scored, source
+from .daemon import PATIENCE_S, ROOT, SITE, Client, Daemon, between, config, frames, scored, source
 
 NAMES = [f"bed{i}" for i in range(200)]
 WILDCARD = {"mqtt": f"cardiogloss/{SITE}/+/ecg", "device": "frame"}
@@ -85,6 +92,52 @@ def test_topics_and_names_of_the_monitors_of_a_site_differ_and_one_alone_has_the
     assert all(publisher.owns(topic) for topic in told("1/3")[:3])
 
 
+def test_a_monitor_says_nothing_of_what_was_on_at_a_source_that_another_has_now(tmp_path: Path, engine: Engine) -> None:
+    """Of the sources in one outbox, by which the sources of a site were shared by fewer: what clears there is another's alert."""
+    path = tmp_path / "outbox.db"
+    with closing(Outbox(path, 10**6, 1e6)) as outbox:
+        outbox.write([_letter(name).seal() for name in NAMES[:20]], 0.0)
+    shared = _config("1/3", WILDCARD, outbox={"file": str(path)})
+    exchange = Exchange(shared, "model", Supervisor(), lambda *message: None, lambda source, command: False)
+    mine = {name for name in NAMES[:20] if Shard(1, 3).has(name)}
+    try:
+        assert exchange.journal().keys() == mine and mine < {*NAMES[:20]}
+    finally:
+        exchange.stop()
+
+
+def test_what_a_monitor_clears_it_says_under_its_own_name() -> None:
+    """Its numbers are those of its own outbox, whoever raised the alert."""
+    told: list[Letter] = []
+    publisher = Publisher("cardiogloss", SITE, lambda *message: None, Shard(2, 3))
+    publisher.post = told.append
+    raised = AlertState.model_validate(_letter("bed1").state)
+    publisher.clear(raised, "the source did not come back", 7.0)
+    assert raised.shard == "1of2" and told[0].state is not None
+    assert (told[0].message["shard"], told[0].state["shard"], told[0].state["state"]) == ("2of3", "2of3", "cleared")
+
+
+def test_watch_complains_of_a_monitor_that_is_away_until_others_share_its_site() -> None:
+    board, output = Board(), io.StringIO()
+
+    def wrong() -> set[str]:
+        console = Console(file=output, width=200)
+        output.seek(output.truncate(0))
+        console.print(board.render())
+        return {line.strip() for line in output.getvalue().splitlines() if "is offline" in line and "the monitor" in line}
+
+    board.connection = ""
+    board.feed(_site("1of2", "offline"))
+    board.feed(_site("2of2", "online"))
+    assert "the monitor 1of2 of test is offline" in wrong()
+    board.feed(_site("1of3", "online"))
+    board.feed(_site("2of3", "offline"))
+    assert "the monitor 2of3 of test is offline" in wrong()
+    board.feed(_site("2of2", "offline"))
+    board._lines.clear()
+    assert wrong() == {"the monitor 2of3 of test is offline"}
+
+
 def test_a_site_of_two_monitors_scores_each_source_once_and_loses_no_alert_when_one_is_killed(
     tmp_path: Path, excerpt: Chunk, engine: Engine
 ) -> None:
@@ -115,8 +168,20 @@ def test_a_site_of_two_monitors_scores_each_source_once_and_loses_no_alert_when_
     assert {(alert.source, alert.shard) for alert in told} == {(names[0], "1of2"), (names[1], "2of2")}
 
 
-def _config(shard: str, *sources: dict[str, str]) -> Config:
-    return parse_config({"site": SITE, "shard": shard, "mqtt": {}, "source": list(sources)}, Path("edge.toml"))
+def _config(shard: str, *sources: dict[str, str], **tables: dict[str, str]) -> Config:
+    return parse_config({"site": SITE, "shard": shard, "mqtt": {}, "source": list(sources), **tables}, Path("edge.toml"))
+
+
+def _site(label: str, state: str) -> SiteMessage:
+    return SiteMessage.model_validate({"schema": 2, "type": "site", "site": SITE, "shard": label, "state": state})
+
+
+def _letter(name: str) -> Letter:
+    """An alert that is on, of the example that the schemas ship with, told by the first of two monitors."""
+    example = json.loads((ROOT / "deploy/schema/examples/alert-state.json").read_text())
+    state = example | {"site": SITE, "source": name, "state": "raised", "shard": "1of2"}
+    topic = f"cardiogloss/{SITE}/{name}/alert"
+    return Letter(topic, state, f"{name}/0", f"{topic}/{state['finding']}", state)
 
 
 def _roster(engine: Engine, shared: Config) -> Roster:

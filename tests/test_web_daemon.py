@@ -133,6 +133,7 @@ def test_a_nurse_sees_the_strip_and_an_alert_acknowledges_it_and_finds_both_afte
         daemon.start()
         wait_for(lambda: alert["id"] in {one["id"] for one in json.loads(_get(daemon, "/alerts"))}, "what the outbox knows", PATIENCE_S)
         _check_page(daemon, alert["id"])
+        assert not [line for line in daemon.log if line["level"] == "error"]
 
 
 def _check_page(daemon: Daemon, alert_id: str) -> None:

@@ -33,7 +33,7 @@ from edge.config import Config, parse_config
 from edge.decode.chunk import Chunk
 from edge.health import Health, SourceHealth
 from edge.supervisor import Supervisor
-from edge.web import protocol, viewer
+from edge.web import dashboard, protocol, viewer
 from edge.web import site as pages
 from edge.web.dashboard import MOST_VIEWERS, Dashboard
 from edge.web.login import COOKIE, LASTS_S, Login, Tries
@@ -388,6 +388,7 @@ def test_commands_are_obeyed_and_what_cannot_be_is_answered_at_once(start: Start
         ]
         for sent, part in refusals:
             live.send(json.dumps(sent))
+            # The first was obeyed, and is answered by its source alone.
             reply = _until(live, "reply")
             assert (reply["ok"], reply["command_id"], reply["source"]) == (False, sent["command_id"], sent["source"])
             assert part in reply["why"]
@@ -626,6 +627,13 @@ def test_a_certificate_that_is_none_is_named_before_anything_is_served(start: St
     for certificate, key in (("no.pem", pem["key"]), (pem["certificate"], "no.pem"), ("absent.pem", pem["key"])):
         with pytest.raises(ConfigError, match="web: certificate"):
             start(certificate=certificate, key=key)
+
+
+@pytest.mark.parametrize("found", ["0.52.0", "0.9.9"])
+def test_a_server_that_never_waits_for_a_viewer_is_refused(found: str, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "version", {"uvicorn": found}.__getitem__)
+    with pytest.raises(ConfigError, match=r"uvicorn 0\.53 or newer; pip install cardiogloss\[web\]"):
+        start()
 
 
 def test_a_port_that_is_taken_is_named(start: Start) -> None:

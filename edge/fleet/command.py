@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import os
+import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +17,15 @@ import structlog
 import typer
 
 from kernels.bundle import Bundle
-from kernels.engine import Engine
 
 from ..config import Log
 from ..live_command import tell_figures
 from ..log import configure_log
 from ..model import open_local
+from ..serving import serve
 from ..systemd import notify
 from .answer import Panel
-from .pages import app, served
+from .pages import app
 from .settings import Settings, read_settings
 from .window import check_windows
 from .worker import ScoreWorker
@@ -32,21 +34,33 @@ log = structlog.get_logger()
 
 
 def score_worker_command(
-    config: Annotated[Path, typer.Argument(metavar="EDGE.TOML", help="Its [model], [mqtt], [http] and [log] are used.")],
+    config: Annotated[Path, typer.Argument(metavar="EDGE.TOML", help="Its tables model, mqtt, http and log are used.")],
     bundle: Annotated[list[Path] | None, typer.Option(help="Score for this bundle instead of the config's; again for more.")] = None,
 ) -> None:
     """Score the windows of gateways whose engine is remote, with others who do so at the same broker, until told to stop."""
     settings = read_settings(config)
     configure_log(settings.log)
-    with _told_to_stop() as is_over, contextlib.closing(_open(settings, bundle or [settings.model.bundle])) as panel:
-        name = _name(settings)
+    name = _name(settings)
+    with contextlib.closing(_open(settings, bundle or [settings.model.bundle], name)) as panel:
         worker = ScoreWorker(panel, settings.mqtt, name, settings.site)
-        with served(settings.http, app(worker, panel)):
-            notify("READY=1")
-            log.info("scoring", worker=name, site=settings.site or "all", broker=settings.mqtt.address)
-            worker.run(is_over, lambda: notify("WATCHDOG=1"))
-            notify("STOPPING=1")
+        asyncio.run(_run(worker, name, settings, panel))
     log.info("stopped", **asdict(worker.counts))
+
+
+async def _run(worker: ScoreWorker, name: str, settings: Settings, panel: Panel) -> None:
+    """Until SIGTERM or SIGINT. Raises ConfigError where the port of the pages is taken."""
+    over, http = threading.Event(), settings.http
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    async with contextlib.AsyncExitStack() as pages_open:
+        if http:
+            served = await serve("http", http.host, http.port, app(worker, panel))
+            log.info("pages", address=served.address)
+            pages_open.push_async_callback(served.stop)
+        notify("READY=1")
+        log.info("scoring", worker=name, site=settings.site or "all", broker=settings.mqtt.address)
+        await asyncio.to_thread(worker.run, over.is_set, lambda: notify("WATCHDOG=1"))
+        notify("STOPPING=1")
 
 
 def ordeal_fleet_command(
@@ -64,30 +78,15 @@ def ordeal_fleet_command(
     tell_figures(asdict(ordeal_fleet(recording, kills, gateways, workers, seed)), as_json)
 
 
-def _open(settings: Settings, paths: Sequence[Path]) -> Panel:
+def _open(settings: Settings, paths: Sequence[Path], name: str) -> Panel:
     """Raises BundleError, or ConfigError for a bundle that takes streams."""
     bundles = [Bundle.read(path) for path in paths]
     for bundle in bundles:
         check_windows(bundle)
-    return Panel([_engine(bundle, settings) for bundle in bundles], _name(settings))
-
-
-def _engine(bundle: Bundle, settings: Settings) -> Engine:
-    return open_local(bundle, settings.model.engine, settings.model.threads)
+    different = {bundle.card.sha256: bundle for bundle in bundles}
+    return Panel([open_local(bundle, settings.model.engine, settings.model.threads) for bundle in different.values()], name)
 
 
 def _name(settings: Settings) -> str:
-    """Different from that of any other worker, as a broker keeps one client of a name."""
-    return f"{settings.mqtt.client_id or 'cardiogloss'}-worker-{socket.gethostname()}-{os.getpid()}"
-
-
-@contextlib.contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT came, which do nothing else in the block."""
-    signals: list[int] = []
-    before = {number: signal.signal(number, lambda got, frame: signals.append(got)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(signals)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Different from that of any other worker, as a broker keeps one client of a name. In containers all may have the same process id."""
+    return f"{settings.mqtt.client_id or 'cardiogloss'}-worker-{socket.gethostname()}-{secrets.token_hex(3)}"

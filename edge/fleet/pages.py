@@ -1,16 +1,11 @@
-"""A score-worker in; /metrics for Prometheus, /healthz and /readyz over HTTP out."""
+"""A score-worker in; the pages /metrics for Prometheus, /healthz and /readyz out."""
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 
-import structlog
-import uvicorn
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,9 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from kernels.findings import ConfigError
-
-from ..config import Http
 from .answer import Panel
 from .worker import ScoreWorker
 
@@ -37,8 +29,6 @@ _COUNTS = {
     "unsent": "Answers that the broker would not have",
 }
 
-log = structlog.get_logger()
-
 
 class _WorkerCollector(Collector):
     """The figures of one moment."""
@@ -51,7 +41,9 @@ class _WorkerCollector(Collector):
         for name, value in asdict(self._worker.counts).items():
             yield CounterMetricFamily(f"cardiogloss_worker_windows_{name}", _COUNTS[name], value=value)
         yield CounterMetricFamily("cardiogloss_worker_batches", "Calls of an engine", value=self._panel.batches)
-        yield CounterMetricFamily("cardiogloss_mqtt_reconnects", "MQTT messages reconnects", value=self._worker.reconnects)
+        yield CounterMetricFamily(
+            "cardiogloss_mqtt_reconnects", "Times that the connection to the broker came back", value=self._worker.reconnects
+        )
         yield GaugeMetricFamily("cardiogloss_worker_held", "Windows that are not acknowledged", value=self._worker.holds)
         connected = self._worker.is_connected
         yield GaugeMetricFamily("cardiogloss_broker_connected", "1 while the broker can be reached", value=connected)
@@ -75,28 +67,3 @@ def app(worker: ScoreWorker, panel: Panel) -> Starlette:
         return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
-
-
-@contextmanager
-def served(http: Http | None, site: Starlette) -> Iterator[None]:
-    """By a thread of its own, while the block lasts. Raises ConfigError where the port is taken."""
-    if http is None:
-        yield
-        return
-    try:
-        listening = socket.create_server((http.host, http.port))
-    except OSError as error:
-        raise ConfigError(f"http: cannot listen on {http.host}:{http.port} ({error.strerror}); choose another port") from error
-    web = uvicorn.Server(uvicorn.Config(site, log_config=None, access_log=False, lifespan="off"))
-    thread = threading.Thread(target=web.run, args=([listening],), name="pages", daemon=True)
-    thread.start()
-    log.info("pages", address="http://{}:{}".format(*listening.getsockname()[:2]))
-    try:
-        yield
-    finally:
-        web.should_exit = True
-        thread.join(_FAREWELL_S)
-        listening.close()
-
-
-_FAREWELL_S = 3.0

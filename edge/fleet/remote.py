@@ -6,13 +6,13 @@ import logging
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import structlog
 
-from kernels.bundle import Bundle
+from kernels.bundle import Bundle, Card
 from kernels.engine import Engine, Result, check_shape
 from kernels.signal import Samples
 
@@ -67,7 +67,7 @@ class Counts:
 class RemoteEngine(Engine):
     """An engine whose work is done by whoever takes the windows; each is asked until it is answered.
 
-    One thread runs it; any other may call `leave`, and in the end `close`.
+    One thread runs it; any other may call `hand_over` and `leave`, and in the end `close`.
     """
 
     def __init__(self, bundle: Bundle, mqtt: Mqtt, site: str, gateway: str, meanwhile: Callable[[], object] = lambda: None) -> None:
@@ -93,6 +93,7 @@ class RemoteEngine(Engine):
         self._patience = Patience()
         self._polled_s = 0.0
         self._leave_after_s: float | None = None
+        self._successor: Engine | None = None
         self._broker = Broker(
             mqtt,
             # With a part of its own, as after a reload two engines are there for a moment, and a broker keeps one client of a name.
@@ -121,21 +122,44 @@ class RemoteEngine(Engine):
             while not round_.is_over:
                 self._wait(round_, rows)
                 self._poll(round_)
+                if self._successor and not round_.is_over:
+                    self._pass_on(self._successor, round_.give_up(), ecg, rows)
         finally:
             self.counts.again += round_.again
             self.counts.unanswered += round_.open
             self._first = self._next
         return Result(rows, np.empty((len(ecg), 0), np.float32))
 
+    def hand_over(self, successor: Engine) -> bool:
+        """Have another engine score what is not answered, in `run`: workers may be gone, or have another bundle, for good.
+
+        It must stay open for as long as this one. False where it takes other windows or has other findings: then they are waited for.
+        """
+        fits = _looks(successor.bundle.card) == _looks(self.bundle.card)
+        if fits:
+            self._successor = successor
+            if self._leave_after_s is not None:
+                self.leave(self._leave_after_s)
+        else:
+            log.warning("windows cannot be handed over", why="the new bundle takes others; those already asked wait for a score-worker")
+        return fits
+
     def leave(self, after_s: float = LAST_S) -> None:
         """From now on a silence of so long ends `run`."""
         self._leave_after_s = after_s
+        if isinstance(self._successor, RemoteEngine):
+            self._successor.leave(after_s)
 
     def close(self) -> None:
-        """A `run` in another thread ends, too."""
-        self.leave(0.0)
+        """A `run` in another thread ends, too; the engine that it was handed over to stays as it is."""
+        self._leave_after_s = 0.0
         self._broker.stop()
         log.info("left the fleet", **asdict(self.counts))
+
+    def _pass_on(self, successor: Engine, numbers: Sequence[int], ecg: Samples, rows: Samples) -> None:
+        at = [number - self._first for number in numbers]
+        rows[at] = successor.run(ecg[at]).probability
+        log.info("windows handed over", windows=len(at))
 
     def _ask(self, round_: Round, window: Samples) -> None:
         number, self._next = self._next, self._next + 1
@@ -209,16 +233,24 @@ class RemoteEngine(Engine):
         answer = unpack_answer(payload)
         if retained or answer is None or answer.ticket.session != self._session or not self._fits(answer):
             self.counts.unsound += 1
+        elif answer.ticket.number >= self._next:
+            # Kept until it is asked for, it would answer a window that nobody has seen.
+            self.counts.unsound += 1
         elif answer.ticket.number < self._first:
             self.counts.late += 1
         else:
             self._events.put(answer)
 
     def _fits(self, answer: Answer) -> bool:
-        """An answer of another session, or of two gateways under one name, is nobody's here."""
+        """Whether it could be what the engine of this bundle says; NaN could, of samples that are too large for it."""
         if answer.probability is None:
             return True
-        return answer.bundle == self.bundle.card.sha256 and len(answer.probability) == len(self.bundle.card.findings)
+        is_own = answer.bundle == self.bundle.card.sha256 and len(answer.probability) == len(self.bundle.card.findings)
+        return is_own and not ((answer.probability < 0.0) | (answer.probability > 1.0)).any()
+
+
+def _looks(card: Card) -> tuple[int, tuple[str, ...]]:
+    return card.samples, tuple(finding.name for finding in card.findings)
 
 
 def _tell_state(connected: bool, why: str) -> None:

@@ -107,6 +107,12 @@ class Round:
         self._losses = 0
         return self._ask_again(number for number, window in self._open.items() if window.mid is None)
 
+    def give_up(self) -> list[int]:
+        """What is not answered will not be waited for: the numbers, oldest first."""
+        numbers = list(self._open)
+        self._open.clear()
+        return numbers
+
     def _ask_again(self, numbers: Iterable[int]) -> list[tuple[int, bytes]]:
         asked = [(number, self._open[number].message) for number in numbers]
         self.again += len(asked)

@@ -6,8 +6,9 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -59,9 +60,8 @@ class Dashboard:
     def __init__(
         self, config: Config, web: Web, supervisor: Supervisor, health: Callable[[], Health], model: Callable[[], Model], obey: Obey
     ) -> None:
-        """Raises ConfigError for a token that cannot be read, a certificate that is none, and a package that is not installed."""
-        if find_spec("websockets") is None:
-            raise ConfigError("web: the dashboard needs the package websockets; pip install cardiogloss[web]")
+        """Raises ConfigError for a token that cannot be read, a certificate that is none, and a package that is missing or too old."""
+        _check_packages()
         self._web = web
         self._supervisor = supervisor
         self._health = health
@@ -85,8 +85,8 @@ class Dashboard:
 
     def show(self, message: Message) -> None:
         """Takes every event, as it is published."""
-        self.history.add(message)
         self._ward.show(message)
+        self.history.add(message)
 
     def go_on(self, states: Sequence[AlertState], delivery: Delivery | None, last: int) -> None:
         """With what was on when the last daemon ended, and what it told up to a number. Before the first sample comes."""
@@ -154,6 +154,13 @@ class Dashboard:
         return JSONResponse(self._lookout.tell(self._health()))
 
 
+def _check_packages() -> None:
+    # Before 0.53 uvicorn never made whoever sends wait, so that a viewer who reads nothing would take all memory.
+    major, minor = version("uvicorn").split(".")[:2]
+    if find_spec("websockets") is None or (int(major), int(minor)) < (0, 53):
+        raise ConfigError("web: the dashboard needs websockets, and uvicorn 0.53 or newer; pip install cardiogloss[web]")
+
+
 def _open_history(config: Config, web: Web, supervisor: Supervisor) -> History | Unkept:
     """Whatever is wrong with its disk, patients are watched."""
     try:
@@ -183,7 +190,7 @@ def _strip(history: History | Unkept, request: Request) -> Response:
     shown, raised = Shown.of(page), page["raised"]
     if shown is None:
         return refuse(404, "no samples came with this alert")
-    clock = datetime.fromtimestamp(raised["time"]).astimezone()
+    clock = (shown.begun + timedelta(seconds=raised["at_s"] - shown.strip.start_s)).astimezone()
     return HTMLResponse(strip_html(shown.strip, f"{shown.title}, {clock:%Y-%m-%d %H:%M:%S %Z}", (raised["at_s"],)))
 
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from kernels.bundle import Card
@@ -80,7 +80,7 @@ class Lookout:
 
     def _hello(self, model: Model) -> Message:
         card = model.card
-        own = {"type": "hello", "version": version("cardiogloss"), "session": self._session, "time": round(self.since_1970_s(), 3)}
+        own = {"type": "hello", "version": _version(), "session": self._session, "time": round(self.since_1970_s(), 3)}
         return {
             **own,
             **self.head,
@@ -129,3 +129,10 @@ def _findings(card: Card) -> Iterator[dict[str, Any]]:
         for finding in findings:
             told = {key: getattr(finding, key) for key in ("name", "priority", "raise_at", "clear_at")}
             yield {**told, "title": in_words(finding.name), "kind": kind}
+
+
+def _version() -> str:
+    try:
+        return version("cardiogloss")
+    except PackageNotFoundError:
+        return ""

@@ -215,7 +215,7 @@ def _is_loopback(host: str) -> bool:
     name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
     parts = name.split(".")
     is_ipv4 = len(parts) == 4 and parts[0] == "127" and all(part.isascii() and part.isdigit() for part in parts)
-    return is_ipv4 or name in ("localhost", "[::1]")
+    return is_ipv4 or name.lower() in ("localhost", "[::1]")
 
 
 class _WithHeaders:
