@@ -139,7 +139,7 @@ MISTAKES = {
     "remote without a broker": (BED1 + '[model]\nengine = "remote"', ["mqtt: missing, but engine is remote"]),
     "dashboard for all without a token": (web('certificate = "c"\nkey = "k"'), ["web.token_file: missing; whoever reaches 0.0.0.0"]),
     "dashboard for all without TLS": (web('token_env = "T"'), ["web.certificate: missing; other machines are served with TLS"]),
-    "dashboard behind a proxy without a token": (BED1 + "[web]\nbehind_proxy = true", ["web.token_file: missing; whoever reaches the proxy"]),
+    "dashboard behind a proxy without a token": (BED1 + "[web]\nbehind_proxy = true", ["web.token_file: missing; whoever reaches"]),
     "two tokens": (web('token_env = "T"\ntoken_file = "t"\nbehind_proxy = true'), ["web.token_file: token_env is given too"]),
     "certificate of the dashboard alone": (web('token_env = "T"\ncertificate = "c"'), ["web.key: missing; the certificate needs"]),
     "token in the file": (

@@ -38,6 +38,7 @@ from kernels.engine import Engine
 from .chromium import chromium, complaints
 from .conftest import EXCERPT, cut, heart
 
+
 @pytest.fixture(scope="module")
 def report(engine: Engine) -> Report:
     report = Report(engine.bundle.card)

@@ -381,6 +381,13 @@ def test_a_slow_browser_is_skipped_forward_and_scoring_goes_on(context: BrowserC
     _wait(page, f"() => window.ward.connection === 'live' && Math.abs(Date.now() / 1000 - window.ward.newest['{BEDS[0]}']) < 1.5")
 
 
+def test_a_source_that_is_not_on_the_page_makes_no_line_slow(page: Page) -> None:
+    """Its samples are not asked for, so that none come."""
+    _go(page, f"#/source/{BEDS[0]}")
+    _wait(page, "(other) => Date.now() / 1000 - window.ward.newest[other] > 5", BEDS[1])
+    assert not page.evaluate("'late' in document.documentElement.dataset")
+
+
 def _throttle(line: CDPSession, bytes_per_s: float) -> None:
     """-1 ends it."""
     line.send(

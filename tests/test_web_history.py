@@ -244,7 +244,7 @@ def test_the_alerts_of_a_day_are_those_that_were_on_at_any_time_newest_first(
         last = alert(str(number), 1, "updated" if is_on else "cleared", ended_s, of, onset_s=begun_s if is_on else math.inf)
         history.add(last)
         day = history.day(NOW_S, hours, source)
-        if source in (None, of) and begun_s < day["to"] and (is_on or ended_s >= day["from"]):
+        if source in (None, of) and (is_on or (begun_s < day["to"] and ended_s >= day["from"])):
             expected.append({key: value for key, value in last.items() if key != "evidence"})
     assert history.day(NOW_S, hours, source)["alerts"] == expected[::-1]
     history.close()

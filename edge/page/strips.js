@@ -30,6 +30,8 @@
       this.start = Number(figure.dataset.start);
       this.rate = Number(figure.dataset.rate);
       this.leads = figure.dataset.leads.split(" ").filter(Boolean);
+      // Seconds since 1970 where the stream began: then times are those of the day, for whoever looks.
+      this.began = Number(figure.dataset.began ?? NaN);
       this.marks = figure.dataset.marks.split(" ").filter(Boolean).map(Number);
       this.whole = figure.classList.contains("whole");
       const digits = figure.dataset.samples.length * 3 / 8 - (figure.dataset.samples.match(/=*$/)[0].length) / 2;
@@ -193,7 +195,6 @@
       else this.tracePoints(ink, row.mv, y, first, last);
       ink.stroke();
       ink.font = "bold 12px system-ui, sans-serif";
-      ink.font = "bold 12px system-ui, sans-serif";
       const at = base - Math.min(row.up * high * 0.55, 26);
       ink.strokeStyle = colour("paper");
       ink.lineWidth = 4;
@@ -271,16 +272,25 @@
       ink.textAlign = "center";
       const steps = [0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600];
       const step = steps.find((s) => s * MM_PER_S * this.scale > 72) || 1200, digits = step < 1 ? 1 : 0;
-      for (let k = Math.ceil(this.left / step); this.x(k * step) < width - 22 && k * step <= this.end; k++) {
-        if (this.x(k * step) > 22) ink.fillText(clock(k * step, digits), this.x(k * step), height - 5);
+      const zero = this.began ? this.began % step : 0;
+      for (let k = Math.ceil((this.left + zero) / step); k * step - zero <= this.end; k++) {
+        const seconds = k * step - zero, x = this.x(seconds);
+        if (x > 26 && x < width - 26) ink.fillText(this.told(seconds, digits), x, height - 5);
       }
       ink.textAlign = "left";
+    }
+
+    // A second of the stream, as people read it.
+    told(seconds, digits) {
+      if (!this.began) return clock(seconds, digits);
+      const at = this.began + seconds, ahead = -60 * new Date(1000 * at).getTimezoneOffset();
+      return clock((at + ahead) % 86400, digits).padStart(digits ? 10 : 8, "0");
     }
 
     // What is seen and measured, in words.
     tell() {
       const zoom = (this.rise / PX_PER_MM).toFixed(1), speed = Number((MM_PER_S * this.scale / this.rise).toPrecision(2));
-      const from = clock(this.left, 1), to = clock(Math.min(this.seconds(this.canvas.clientWidth), this.end), 1);
+      const from = this.told(this.left, 1), to = this.told(Math.min(this.seconds(this.canvas.clientWidth), this.end), 1);
       const parts = [`${from} – ${to}`, `${speed} mm/s, ${this.gain} mm/mV`, `× ${zoom}`];
       if (this.legs) {
         const [a, b] = this.legs, s = Math.abs(b.s - a.s), mv = Math.abs(b.mm - a.mm) / this.gain;

@@ -46,8 +46,8 @@ class Word:
     """Whether the seconds after it came."""
 
     def is_within(self, span: Span) -> bool:
-        """Whether it was on at any time."""
-        return self.begun_s < span.end_s and (self.is_on or self.told_s >= span.begin_s)
+        """Whether it was on at any time. Where it is, it is on now, even if the clock was put back since it began."""
+        return self.is_on or (self.begun_s < span.end_s and self.told_s >= span.begin_s)
 
 
 @dataclass(frozen=True, slots=True)

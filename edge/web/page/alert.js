@@ -81,6 +81,7 @@ class AlertPage {
 
   take(page) {
     this.told = page.alert;
+    this.began_s = page.raised.time - page.raised.at_s;
     this.decided = page.raised.evidence.decided;
   }
 
@@ -90,6 +91,7 @@ class AlertPage {
     if (!figure) return;
     if (!(await hasViewer())) return this.explain(null);
     if (this.leaving.signal.aborted) return;
+    if (this.told) figure.dataset.began = this.began_s;
     this.strip.replaceChildren(document.adoptNode(figure));
     document.dispatchEvent(new Event("strips-changed"));
   }

@@ -4,17 +4,18 @@ import { arrange, make, put, setClass } from "./elements.js";
 import { placed } from "./chart.js";
 import { shape } from "./words.js";
 
-const STEPS = 20;
+const UNLIKELY = 0.1;
 
-/** Sorted by steps of probability, so that bars do not change places at every breath. */
+/** Sorted by probability; what is unlikely, and far from being an alert, by name, so that bars do not change places at every breath. */
 export class Bars {
   constructor(ward) {
     this.ward = ward;
-    this.held = new Map();
-    this.list = make("ul", { className: "bars" });
+    this.likely = new List();
+    this.unlikely = new List();
+    this.divide = make("p", { className: "note" }, `Below ${UNLIKELY}, by name`);
     this.unseen = make("p", { className: "note" });
     this.why = make("p", { className: "abstained", hidden: true });
-    this.root = make("div", {}, this.why, this.list, this.unseen);
+    this.root = make("div", {}, this.why, this.likely.root, this.divide, this.unlikely.root, this.unseen);
   }
 
   /** The last scores of the source, or null; `by` is probability or name; `none` says why there are none. */
@@ -26,10 +27,32 @@ export class Bars {
     const unseen = unobservable.map((name) => this.ward.finding(name).title).join(", ");
     put(this.unseen, unseen && `Cannot be seen in these leads: ${unseen}.`);
     const names = Object.keys(probability).filter((name) => !unobservable.includes(name));
-    const steps = (name) => (by === "name" ? 0 : Math.round(probability[name] * STEPS)),
+    const isBelow = (name) => by !== "name" && isUnlikely(this.ward.finding(name), probability[name]);
+    const shown = (name) => (by === "name" ? 0 : rounded(probability[name])),
       title = (name) => this.ward.finding(name).title;
-    names.sort((a, b) => steps(b) - steps(a) || title(a).localeCompare(title(b)));
-    arrange(this.list, this.held, names, (name) => new Bar(this.ward.finding(name)));
+    names.sort((a, b) => title(a).localeCompare(title(b)));
+    const below = names.filter(isBelow),
+      above = names.filter((name) => !isBelow(name)).sort((a, b) => shown(b) - shown(a));
+    this.likely.update(above, probability, this.ward);
+    this.unlikely.update(below, probability, this.ward);
+    this.divide.hidden = !above.length || !below.length;
+  }
+}
+
+const isUnlikely = ({ priority, clear_at }, probability) =>
+  rounded(probability) < UNLIKELY && (priority === "none" || probability < clear_at);
+
+// As it is written beside the bar.
+const rounded = (probability) => Math.round(100 * probability) / 100;
+
+class List {
+  constructor() {
+    this.held = new Map();
+    this.root = make("ul", { className: "bars" });
+  }
+
+  update(names, probability, ward) {
+    arrange(this.root, this.held, names, (name) => new Bar(ward.finding(name)));
     for (const name of names) this.held.get(name).update(probability[name]);
   }
 }

@@ -3,7 +3,8 @@
 const FIRST_MS = 500,
   LONGEST_MS = 2000,
   SILENT_MS = 7000,
-  SEEN_MS = 250;
+  SEEN_MS = 250,
+  ASK_MS = 5000;
 
 /** `on` is {open(), message(object), samples(ArrayBuffer), state(connection)}; `state` is connecting, live, lost or login. */
 export class Connection {
@@ -22,7 +23,7 @@ export class Connection {
     socket.binaryType = "arraybuffer";
     this.heard_ms = this.seen_ms = performance.now();
     this.count = this.seen = 0;
-    socket.onopen = () => this.on.open();
+    socket.onopen = () => socket === this.socket && this.on.open();
     socket.onmessage = ({ data }) => {
       if (socket === this.socket) this.hear(data);
     };
@@ -101,7 +102,7 @@ export class Connection {
 
 async function isRefused() {
   try {
-    const answer = await fetch("/health.json", { redirect: "manual", cache: "no-store" });
+    const answer = await fetch("/health.json", { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(ASK_MS) });
     return answer.status === 401 || answer.type === "opaqueredirect";
   } catch {
     return false;

@@ -5,13 +5,14 @@ import { Sweep } from "./sweep.js";
 
 const SILENT_S = 4,
   LATE_S = 4,
-  TOAST_MS = 6000;
+  TOAST_MS = 6000,
+  ANSWER_MS = 5000;
 
 export class Desk {
   constructor({ settings, ward, feeds, loop, connection }) {
     Object.assign(this, { settings, ward, feeds, loop, connection });
     this.watched = "";
-    this.asked = 0;
+    this.asked = new Map();
     this.toasts = document.getElementById("toasts");
     ward.addEventListener("reply", ({ detail }) => this.answered(detail));
   }
@@ -26,7 +27,8 @@ export class Desk {
 
   /** Asks the monitor for the leads of the strips on the page, where they are others than before. */
   watch() {
-    const wanted = {};
+    // A source may have any name, that of what every object has among them.
+    const wanted = Object.create(null);
     for (const { source, lead } of this.loop.strips) (wanted[source] ??= []).push(lead);
     const told = JSON.stringify(wanted);
     if (told !== this.watched && this.connection.send({ watch: wanted })) this.watched = told;
@@ -61,8 +63,14 @@ export class Desk {
   behind(name) {
     const feed = this.feeds.get(name),
       isLive = this.ward.sources.get(name)?.told.state === "online";
-    const late_s = isLive && feed ? this.ward.now() - feed.signal.time_s : 0;
+    const late_s = isLive && feed && this.isSent(name) ? this.ward.now() - feed.signal.time_s : 0;
     return late_s > LATE_S ? `${Math.round(late_s)} s behind` : "";
+  }
+
+  // Only what has been on the page for a while is sent, and can come late.
+  isSent(name) {
+    const now_s = performance.now() / 1000;
+    return [...this.loop.strips].some(({ source, born_s }) => source === name && now_s - born_s > SILENT_S);
   }
 
   acknowledge(alert) {
@@ -80,15 +88,22 @@ export class Desk {
 
   command(command) {
     const by = this.settings.get("name") || "somebody at the dashboard";
-    const sent = this.connection.send({ ...command, by, command_id: `${command.command} ${++this.asked}` });
-    if (!sent) this.say("Not connected: nothing was sent.", true);
+    const id = `${command.command} ${Math.random().toString(36).slice(2)}`;
+    if (!this.connection.send({ ...command, by, command_id: id })) return this.say("Not connected: nothing was sent.", true);
+    this.asked.set(id, command);
+    setTimeout(() => this.giveUp(id), ANSWER_MS);
   }
 
-  answered(reply) {
-    const what = String(reply.command_id ?? "").split(" ")[0];
-    if (!this.asked || !["acknowledge", "silence"].includes(what)) return;
-    const done = what === "acknowledge" ? "acknowledged" : "silence set";
-    this.say(reply.ok ? `${reply.source}: ${done}.` : `${reply.source}: ${what} was refused. ${reply.why ?? ""}`, !reply.ok);
+  // Answers to what others asked come, too.
+  answered({ command_id: id, source, ok, why }) {
+    const command = this.asked.get(id);
+    if (!this.asked.delete(id)) return;
+    this.say(ok ? `${source}: ${done(command)}.` : `${source}: ${command.command} was refused. ${why ?? ""}`, !ok);
+  }
+
+  giveUp(id) {
+    const command = this.asked.get(id);
+    if (this.asked.delete(id)) this.say(`${command.source}: no answer to ${command.command}. Try again.`, true);
   }
 
   /** A few words that go away by themselves. */
@@ -101,4 +116,9 @@ export class Desk {
   announce(words, isUrgent) {
     put(document.getElementById(isUrgent ? "assertive" : "polite"), words);
   }
+}
+
+function done({ command, for_s }) {
+  if (command === "acknowledge") return "acknowledged";
+  return for_s ? "silenced" : "silence ended";
 }

@@ -69,7 +69,7 @@ function parts({ ward, connection }, paced) {
     ["Broker", broker],
     ["Messages", counts(now?.messages)],
     ["Outbox", counts(now?.outbox)],
-    ["History", counts(now?.history)],
+    ["History", now?.history?.problem ? `✕ ${now.history.problem}` : counts(now?.history)],
     ["Since the start", now ? `${whole(now.windows)} windows, ${whole(now.crashes)} faults, ${whole(now.reloads)} reloads` : "–"],
     ["Viewers", whole(now?.viewers)],
   ];

@@ -25,7 +25,7 @@ export function history(place, desk) {
 
 class HistoryPage {
   constructor(place, desk) {
-    Object.assign(this, { desk, day: null, hours: 24, rows: MOST_ROWS, leaving: new AbortController() });
+    Object.assign(this, { place, desk, day: null, hours: 24, rows: MOST_ROWS, leaving: new AbortController() });
     this.heading = make("h1", { tabIndex: -1 }, "History");
     this.note = make("p", { className: "note" }, "Loading …");
     this.lanes = make("div", { className: "lanes" });
@@ -86,11 +86,12 @@ class HistoryPage {
       const answer = await fetch(`/history.json?hours=${this.hours}`, { signal: this.leaving.signal, cache: "no-store" });
       if (!answer.ok) throw new TypeError(`the monitor answered ${answer.status}`);
       this.day = await answer.json();
+      this.day.alerts.sort((a, b) => b.onset_time - a.onset_time);
     } catch (error) {
       if (!this.leaving.signal.aborted) put(this.note, `The history cannot be read: ${error.message}.`);
       return;
     }
-    this.show();
+    keepFocus(this.place, () => this.show());
   }
 
   show() {
@@ -99,7 +100,7 @@ class HistoryPage {
     const names = [...new Set([...Object.keys(sources), ...alerts.map((alert) => alert.source)])].sort((a, b) =>
       a.localeCompare(b, "en", { numeric: true }),
     );
-    put(this.note, `${moment(this.day.from)} to ${moment(this.day.to)}`);
+    put(this.note, this.day.why ? `No history is kept: ${this.day.why}` : `${moment(this.day.from)} to ${moment(this.day.to)}`);
     this.lanes.replaceChildren(
       ...names.flatMap((name) => this.lane(name)),
       make("span"),
@@ -136,7 +137,7 @@ class HistoryPage {
   mark(alert) {
     const { from, to } = this.day,
       length = to - from,
-      begin = Math.max(alert.onset_time, from),
+      begin = Math.min(Math.max(alert.onset_time, from), to),
       end = alert.state === "cleared" ? alert.time : to;
     const title = `${alert.priority}: ${this.desk.ward.finding(alert.finding).title}, ${moment(alert.onset_time)}`;
     const mark = make(
@@ -181,3 +182,13 @@ class HistoryPage {
 }
 
 const address = (alert) => `#/alert/${encodeURIComponent(alert.id)}`;
+
+// What is made anew each minute must not take the focus from who reads by keyboard.
+function keepFocus(place, change) {
+  const { activeElement } = document,
+    href = place.contains(activeElement) && activeElement.getAttribute("href"),
+    isListed = Boolean(activeElement?.closest("table"));
+  change();
+  if (!href || activeElement.isConnected) return;
+  [...place.querySelectorAll("a")].find((a) => a.getAttribute("href") === href && Boolean(a.closest("table")) === isListed)?.focus();
+}

@@ -22,7 +22,7 @@ import { clock, PRIORITIES, shape } from "./words.js";
 const TICK_MS = 250,
   COLOURS = ["paper", "fine", "bold", "trace", "soft"];
 const CONNECTIONS = { live: "Live", lost: "Not live", connecting: "Connecting", login: "Log in" };
-const VIEWS = { "": wall, source, alert, history, health };
+const VIEWS = new Map(Object.entries({ "": wall, source, alert, history, health }));
 
 class Page {
   constructor() {
@@ -164,6 +164,8 @@ class Page {
   }
 
   tellAlert({ alert: one, before, isSettling }) {
+    // A hidden page hardly ticks: it must ring for all that.
+    if (this.settings.get("sound")) this.sound();
     if (isSettling || (one.state !== "cleared" && before && before.acknowledged_by === one.acknowledged_by)) return;
     const title = this.ward.finding(one.finding).title,
       isNew = one.state !== "cleared" && !one.acknowledged_by;
@@ -181,9 +183,9 @@ class Page {
     this.place.replaceChildren();
     this.place.className = name || "wall-page";
     const of = decoded(rest.join("/"));
-    this.view = (VIEWS[name] ?? wall)(this.place, this.desk, of);
+    this.view = (VIEWS.get(name) ?? wall)(this.place, this.desk, of);
     this.view.of = of;
-    this.name = VIEWS[name] && name ? name : "wall";
+    this.name = VIEWS.has(name) && name ? name : "wall";
     for (const link of document.querySelectorAll("nav a"))
       link.ariaCurrent = link.getAttribute("href") === (location.hash || "#/") ? "page" : null;
     this.tick();

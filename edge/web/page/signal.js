@@ -38,26 +38,29 @@ export class Signal {
     if (at < this.first) return;
     this.reach(this.next, leads);
     leads.forEach((lead, i) => this.write(this.row(lead), at, frame.rows[i], frame.mv_per_digit));
-    this.time_s = Math.max(this.time_s, frame.time_s + frame.count / frame.rate_hz);
+    if (this.next === this.end) this.time_s = frame.time_s + frame.count / frame.rate_hz;
   }
 
   begin(frame) {
+    const end_s = this.end_s,
+      start = Math.round(frame.start_s * frame.rate_hz);
     this.rate = frame.rate_hz;
     this.wrap = 2 ** Math.ceil(Math.log2(KEPT_S * this.rate)) - 1;
     this.rows.clear();
-    this.shift = 0;
-    this.time_s = 0;
-    this.end = this.next = Math.round(frame.start_s * this.rate);
+    this.jumps += end_s ? 1 : 0;
+    this.end = this.next = end_s ? Math.ceil((end_s + NEW_STREAM_S) * this.rate) : start;
+    this.shift = this.end - start;
   }
 
   // Samples sent once more keep their place; those of a new stream follow the last.
   place(frame) {
     const at = Math.round(frame.start_s * this.rate) + this.shift;
     if (at === this.next || at === this.end) return at;
-    if (at < this.end && (at > this.next || this.time_s - frame.time_s > WOBBLE_S)) return at;
+    const isNear = Math.abs(at - this.end) < FAR_S * this.rate;
+    if (isNear && at < this.end && (at > this.next || this.time_s - frame.time_s > WOBBLE_S)) return at;
     if (Math.abs(at - this.next) <= 1) return this.next;
     this.jumps++;
-    if (at > this.end && at - this.end < FAR_S * this.rate) return at;
+    if (isNear && at > this.end) return at;
     const next = this.end + Math.round(NEW_STREAM_S * this.rate);
     this.shift += next - at;
     return next;

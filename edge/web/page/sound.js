@@ -3,14 +3,16 @@
 const PITCH_HZ = 440,
   HARMONICS = [1, 0.5, 0.35, 0.25, 0.15],
   RAMP_S = 0.02,
-  LOUD = 0.25;
+  LOUD = 0.25,
+  BURST_S = 4;
 const BURSTS = {
   high: { pulse_s: 0.13, starts_s: high(), again_s: 8 },
   medium: { pulse_s: 0.18, starts_s: [0, 0.38, 0.76], again_s: 15 },
   low: { pulse_s: 0.2, starts_s: [0, 0.42], again_s: Infinity },
 };
+const NEVER = { priority: null, at_s: -Infinity, heard: new Set() };
 let context = null,
-  due_s = { priority: null, at_s: 0 };
+  rung = NEVER;
 
 /** Ten pulses, three or two; a browser plays them only after its user has touched the page. */
 export function ring(priority) {
@@ -25,15 +27,22 @@ export const isMute = () => context?.state === "suspended";
 
 /** Call it now and then with the alerts that nobody has acknowledged or silenced: it rings for the most urgent, again and again. */
 export function ringFor(alerts, now_s) {
-  const priority = alerts[0]?.priority;
+  const priority = alerts[0]?.priority,
+    urgent = alerts.filter((alert) => alert.priority === priority).map((alert) => alert.id);
   if (isMute()) context.resume();
-  if (!BURSTS[priority]) {
-    due_s = { priority: null, at_s: 0 };
-    return;
-  }
-  if (priority === due_s.priority && now_s < due_s.at_s) return;
+  if (!BURSTS[priority]) rung = NEVER;
+  else if (isDue(priority, urgent, now_s - rung.at_s)) sound(priority, urgent, now_s);
+}
+
+// Another alert of the same priority is told at once, but never into the burst before.
+function isDue(priority, urgent, since_s) {
+  if (priority !== rung.priority) return true;
+  return since_s >= BURSTS[priority].again_s || (since_s >= BURST_S && urgent.some((id) => !rung.heard.has(id)));
+}
+
+function sound(priority, urgent, now_s) {
   ring(priority);
-  if (!isMute()) due_s = { priority, at_s: now_s + BURSTS[priority].again_s };
+  if (!isMute()) rung = { priority, at_s: now_s, heard: new Set(urgent) };
 }
 
 // Three pulses and two, and after a pause the same again.

@@ -150,9 +150,9 @@ class SourcePage {
 
   showStrips(leads) {
     const settings = this.desk.settings,
-      strip = this.strips[0];
-    const gain = strip?.gain ?? settings.get("gain");
-    put(this.scale, `${settings.get("speed")} mm/s · ${gain} mm/mV · from ${settings.get("baseline_hz")} Hz`);
+      isOther = this.strips.some((strip) => strip.gain && strip.gain !== settings.get("gain"));
+    const gain = `${settings.get("gain")} mm/mV${isOther ? " unless said" : ""}`;
+    put(this.scale, `${settings.get("speed")} mm/s · ${gain} · from ${settings.get("baseline_hz")} Hz`);
     if (this.strips.map((one) => one.lead).join() === leads.join()) return;
     this.close();
     const columns = leads.length > MANY ? 2 : 1;

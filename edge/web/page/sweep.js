@@ -1,7 +1,8 @@
 // A `Signal` and the second to show now in; a trace that sweeps over ECG paper behind an erase bar, out.
 
-import { paintPaper } from "./paper.js";
 import { make, put } from "./elements.js";
+import { fitting, reach } from "./gain.js";
+import { paintPaper } from "./paper.js";
 
 const ERASE_MM = 5,
   BASE = 0.56,
@@ -29,23 +30,40 @@ export class Sweep {
 
   /** Sizes in CSS pixels; `look` is {px_per_mm, speed, gain, palette}. */
   fit(width, height, look) {
-    const dots = window.devicePixelRatio || 1,
-      perMm = look.px_per_mm * dots;
+    const dots = window.devicePixelRatio || 1;
     for (const layer of [this.paper, this.trace]) {
       layer.width = Math.round(width * dots);
       layer.height = Math.round(height * dots);
     }
-    this.gain = height < LEAST_MM * look.px_per_mm ? look.gain / 2 : look.gain;
-    this.perSecond = look.speed * perMm;
-    this.perMv = this.gain * perMm;
+    this.perMm = look.px_per_mm * dots;
+    this.wanted = height < LEAST_MM * look.px_per_mm ? look.gain / 2 : look.gain;
+    this.perSecond = look.speed * this.perMm;
     this.base = Math.round(BASE * this.trace.height);
-    this.erase = Math.round(ERASE_MM * perMm);
+    this.erase = Math.round(ERASE_MM * this.perMm);
     this.overlap = Math.ceil(3 * dots);
     this.ink.strokeStyle = look.palette.trace;
-    this.ink.lineWidth = Math.max(LEAST_TRACE_PX * dots, TRACE_MM * perMm);
+    this.ink.lineWidth = Math.max(LEAST_TRACE_PX * dots, TRACE_MM * this.perMm);
     this.ink.lineJoin = "round";
-    paintPaper(this.paper, { dots_per_mm: perMm, dots_per_px: dots, gain: this.gain, base: this.base, palette: look.palette });
+    this.rule = (gain) =>
+      paintPaper(this.paper, { dots_per_mm: this.perMm, dots_per_px: dots, gain, base: this.base, palette: look.palette });
+    this.magnify(this.wanted);
+  }
+
+  // Everything on another paper.
+  magnify(gain) {
+    this.gain = gain;
+    this.perMv = gain * this.perMm;
+    this.rule(gain);
     this.wipe();
+  }
+
+  // Whether the gain had to be another, for what the last sweep held: once a sweep, so that heights can be compared.
+  adapt(signal, mv, at_s) {
+    const room = { up: this.base / this.perMm, down: (this.trace.height - this.base) / this.perMm };
+    const gain = fitting(this.wanted, this.gain, reach(signal, mv, at_s - this.span_s, at_s), room);
+    if (gain === this.gain) return false;
+    this.magnify(gain);
+    return true;
   }
 
   get span_s() {
@@ -82,8 +100,10 @@ export class Sweep {
   paint(signal, at_s) {
     const row = signal.rows.get(this.lead);
     if (!row || !this.perSecond || this.state === "no signal" || at_s <= this.shown_s) return false;
-    if (!(at_s - this.shown_s < this.span_s / 2)) this.begin(signal, at_s);
-    const lap = Math.floor(at_s / this.span_s) * this.span_s;
+    const lap = Math.floor(at_s / this.span_s) * this.span_s,
+      isNew = !(at_s - this.shown_s < this.span_s / 2);
+    const isOther = (isNew || this.shown_s < lap) && this.adapt(signal, row.mv, at_s);
+    if (isNew || isOther) this.begin(signal, at_s);
     if (this.shown_s < lap) this.piece(signal, row.mv, this.shown_s, lap, lap - this.span_s);
     this.piece(signal, row.mv, Math.max(this.shown_s, lap), at_s, lap);
     this.painted += Math.round((at_s - this.shown_s) * signal.rate);

@@ -3,7 +3,8 @@
 import { byUrgency } from "./words.js";
 
 const TREND = 900,
-  TOLD = 5000;
+  TOLD = 5000,
+  CLOCK_STEP_S = 60;
 
 /** Dispatches `alert` (detail: {alert, before, isSettling}), `evidence`, `reply` and `gone` as they come. */
 export class Ward extends EventTarget {
@@ -22,7 +23,7 @@ export class Ward extends EventTarget {
     this.byNumber = new Map();
     this.alerts = new Map();
     this.sorted = new Map();
-    this.ahead_s = 0;
+    this.ahead_s = (Date.now() - performance.now()) / 1000;
     this.unheard = new Set();
     this.isSettling = true;
   }
@@ -37,7 +38,13 @@ export class Ward extends EventTarget {
 
   /** The monitor's own time, in seconds since 1970. */
   now() {
-    return Date.now() / 1000 + this.ahead_s;
+    return performance.now() / 1000 + this.ahead_s;
+  }
+
+  // What comes soonest tells the time best, as a message can only be late; but a clock may have been put back.
+  hearTime(time_s) {
+    const ahead_s = time_s - performance.now() / 1000;
+    if (ahead_s > this.ahead_s || this.ahead_s - ahead_s > CLOCK_STEP_S) this.ahead_s = ahead_s;
   }
 
   /** A connection begins: it tells anew what is on. */
@@ -81,7 +88,7 @@ const ACTS = {
   hello(ward, message) {
     if (message.session !== ward.session) ward.begin(message.session);
     ward.hello = message;
-    ward.ahead_s = message.time - Date.now() / 1000;
+    ward.ahead_s = message.time - performance.now() / 1000;
     ward.findings = new Map(message.findings.map((finding) => [finding.name, finding]));
     for (const source of ward.sources.values()) source.scores = null;
   },
@@ -114,6 +121,7 @@ const ACTS = {
   reply: (ward, message) => tell(ward, "reply", message),
   health(ward, message) {
     ward.health = message;
+    ward.hearTime(message.time);
     ward.isSettling = false;
     for (const name of ward.unheard) ward.drop(name);
     ward.unheard.clear();
