@@ -182,9 +182,10 @@ def test_no_matching_has_more_pairs(reference: np.ndarray, found: np.ndarray) ->
 
 @given(reference=sparse_beats, found=sparse_beats)
 def test_beats_match_as_wfdb_matches_them(reference: np.ndarray, found: np.ndarray) -> None:
+    """EC57 takes beats that are 150 ms apart for one; wfdb those that are less far apart than it is told."""
     if len(reference) == 0 or len(found) == 0:
         return
-    oracle = compare_annotations(reference, found, 150)
+    oracle = compare_annotations(reference, found, 151)
     is_matched, is_right = match(reference / 1000, found / 1000)
     assert is_matched.sum() == is_right.sum() == oracle.tp
 

@@ -62,7 +62,7 @@ def test_a_simulated_device_says_the_config_with_which_it_is_watched(tmp_path: P
     assert {message["type"] for message in messages} >= {"scores", "vitals", "alert", "status", "site"}
     first = next(message for message in messages if message["type"] == "scores")
     assert first["source"] == "simulated" and first["probability"]["atrial_fibrillation"] > 0.9
-    assert messages[-1] == {"schema": 2, "type": "site", "site": "home", "state": "offline"}
+    assert messages[-1] == {"schema": 2, "site": "home", "shard": "", "type": "site", "state": "offline"}
 
 
 @pytest.mark.parametrize("name", sorted(name for name, kind in DEVICES.items() if not kind.by_message))
