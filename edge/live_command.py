@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -110,6 +111,8 @@ def simulate_command(
     if settings and (mqtt or not settings.mqtt):
         raise ConfigError("--config must have an [mqtt] table, and goes without --mqtt")
     broker = settings.mqtt if settings else broker_at(mqtt) if mqtt else None
+    # Whoever ends it finds the port pulled out, and the link gone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         if broker:
             sender.to_broker(broker, settings.site if settings else site, names)

@@ -49,6 +49,21 @@ def _square_wave(folder: Path, height_mv: float) -> Path:
     return path
 
 
+def test_a_simulated_device_that_is_ended_takes_its_link_along_and_one_that_was_killed_leaves_none_in_the_way(tmp_path: Path) -> None:
+    link = tmp_path / "tty"
+    for number, left in ((signal.SIGKILL, True), (signal.SIGTERM, False), (signal.SIGINT, False)):
+        with _running(tmp_path, "simulate", EXCERPT, "--device", "frame", "--link", link) as (device, said):
+            wait_for(lambda said=said: "serial" in said.read_text(), "the words of the simulated device")
+            assert link.exists()
+            device.send_signal(number)
+            device.wait(PATIENCE_S)
+        assert link.is_symlink() is left
+    link.write_text("mine")
+    with _running(tmp_path, "simulate", EXCERPT, "--device", "frame", "--link", link) as (device, said):
+        assert device.wait(PATIENCE_S) == 1
+    assert link.read_text() == "mine"
+
+
 def test_a_simulated_device_says_the_config_with_which_it_is_watched(tmp_path: Path) -> None:
     """As the README has it: two terminals, and what the first prints goes into the config of the second."""
     with _running(tmp_path, "simulate", EXCERPT, "--device", "cyton", "--link", tmp_path / "tty", "--speed", 10) as (_, said):

@@ -27,7 +27,15 @@ class PtyDevice:
         os.set_blocking(self._master, False)
         self._link = link
         if link is not None:
-            link.symlink_to(self.path)
+            self._name(link)
+
+    def _name(self, link: Path) -> None:
+        # What a device that was killed has left leads nowhere, or by chance to this one.
+        if link.is_symlink() and (not link.exists() or str(link.readlink()) == self.path):
+            link.unlink()
+        if os.path.lexists(link):
+            raise FileExistsError(errno.EEXIST, "is there already; end the program that made it, or give another name", str(link))
+        link.symlink_to(self.path)
 
     @property
     def is_open(self) -> bool:
