@@ -121,7 +121,7 @@ function ordered({ ward, settings }) {
 }
 
 function summed({ ward, connection }) {
-  if (connection.state !== "live") return `${ward.sources.size} sources, not live`;
+  if (connection.state !== "live") return "not live";
   const states = [...ward.sources.values()].map((source) => source.told.state),
     live = states.filter((state) => state === "online").length;
   const quiet = states.length - live;
