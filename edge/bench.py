@@ -6,12 +6,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from kernels.findings import ConfigError
 
 from .transport.file import open_recording
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +58,15 @@ def use_one_core() -> None:
     """From now on, where the system can be told so."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def on_one_core(work: Callable[..., T], *given: object) -> T:
+    """What it comes to in a process of its own, with one core and one thread. Raises what it raises."""
+    kept = dict(os.environ)
+    os.environ.update(_ONE_THREAD)
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn"), use_one_core) as process:
+            return process.submit(work, *given).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,7 @@ from kernels.engine import Engine, open_engine
 from kernels.findings import ConfigError
 from kernels.signal import LEADS
 
-from .bench import use_one_core
+from .bench import on_one_core
 from .clock import Arrival
 from .decode.devices import device
 from .inbox import Inbox
@@ -48,7 +45,6 @@ _GIVE_UP_S = 5.0
 _FIRST_TRIAL = 32
 _CLOSE_ENOUGH = 0.02
 _GOLDEN = 0.6180339887498949
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +87,7 @@ class Plan:
 
 def capacity(plan: Plan, sources: int) -> Capacity:
     """In a process of its own. Raises ConfigError or BundleError where the recording or the bundle cannot be used."""
-    kept = dict(os.environ)
-    os.environ.update(_ONE_THREAD)
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn"), use_one_core) as process:
-            return process.submit(_measure, plan, sources).result()
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
+    return on_one_core(_measure, plan, sources)
 
 
 def most(plan: Plan, tell: Callable[[Capacity], object]) -> Capacity:

@@ -54,6 +54,11 @@ def _host(text: str) -> str:
     return text
 
 
+def in_address(host: str) -> str:
+    """As it stands before a port: IPv6 has colons of its own."""
+    return f"[{host}]" if ":" in host else host
+
+
 def is_local(host: str) -> bool:
     """Whether this name or address can only be that of this machine."""
     try:
@@ -139,8 +144,7 @@ class Mqtt(_Table):
     @property
     def address(self) -> str:
         """`host:port`, for people."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port or (8883 if self.tls else 1883)}"
+        return f"{in_address(self.host)}:{self.port or (8883 if self.tls else 1883)}"
 
     @property
     def has_password(self) -> bool:
@@ -254,8 +258,7 @@ class Web(_Table):
     @property
     def address(self) -> str:
         """As a browser wants it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://{in_address(self.host)}:{self.port}"
 
     @property
     def has_token(self) -> bool:

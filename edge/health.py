@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,6 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .live import State
+
+Told = tuple[bool, dict[str, Any]]
+"""Whether all is well, and what there is to say."""
 
 STATES: tuple[State, ...] = get_args(State)
 
@@ -158,20 +161,36 @@ _GAUGES = {
 
 def app(health: Callable[[], Health], more: Sequence[Route] = ()) -> Starlette:
     """The three pages, and more."""
+
+    def alive() -> Told:
+        now = health()
+        return now.alive, {"alive": now.alive, "bundle": now.bundle}
+
+    def ready() -> Told:
+        now = health()
+        states = {source.name: source.state for source in now.sources}
+        return not now.missing, {"ready": not now.missing, "missing": now.missing, "sources": states}
+
+    return status_pages(HealthCollector(health), alive, ready, more)
+
+
+def status_pages(figures: Collector, alive: Callable[[], Told], ready: Callable[[], Told], more: Sequence[Route] = ()) -> Starlette:
+    """/metrics of these figures, /healthz and /readyz by what is told, and more."""
     registry = CollectorRegistry()
-    registry.register(HealthCollector(health))
+    registry.register(figures)
     ProcessCollector(registry=registry)
 
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(request: Request) -> Response:
-        now = health()
-        return JSONResponse({"alive": now.alive, "bundle": now.bundle}, 200 if now.alive else 503)
+        return _answer(*alive())
 
     async def readyz(request: Request) -> Response:
-        now = health()
-        states = {source.name: source.state for source in now.sources}
-        return JSONResponse({"ready": not now.missing, "missing": now.missing, "sources": states}, 503 if now.missing else 200)
+        return _answer(*ready())
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz), *more])
+
+
+def _answer(well: bool, told: dict[str, Any]) -> Response:
+    return JSONResponse(told, 200 if well else 503)

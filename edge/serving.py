@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 
 from kernels.findings import ConfigError
 
+from .config import in_address
+
 _FAREWELL_S = 2
 """For whoever is being answered."""
 _WAITING_BYTES = 1 << 14
@@ -78,8 +80,7 @@ async def serve(table: str, host: str, port: int, pages: ASGIApp, **options: Any
     task = asyncio.create_task(server.serve(sockets=[listening]))
     task.add_done_callback(lambda _: listening.close())
     at, bound = listening.getsockname()[:2]
-    name = f"[{at}]" if ":" in at else at
-    return Serving(f"{'https' if config.is_ssl else 'http'}://{name}:{bound}", server, task)
+    return Serving(f"{'https' if config.is_ssl else 'http'}://{in_address(at)}:{bound}", server, task)
 
 
 def _listen(table: str, host: str, port: int) -> socket.socket:

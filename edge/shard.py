@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 
+def share(text: str, most: int) -> tuple[int, int]:
+    """`i/n` as numbers, with an n of `most` at most. Raises ValueError that says what is allowed."""
+    number, _, of = text.partition("/")
+    digits = len(str(most)) + 1
+    if not (text.isascii() and number.isdigit() and of.isdigit() and 1 <= int(number[:digits]) <= int(of[:digits]) <= most):
+        raise ValueError(f"must read i/n, from 1/n to n/n, as in 2/3; n is {most} at most")
+    return int(number), int(of)
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One of several monitors that share the sources of a site."""
@@ -17,10 +26,7 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """`2/3` is the second of three. Raises ValueError."""
-        number, _, of = text.partition("/")
-        if not (text.isascii() and number.isdigit() and of.isdigit() and 1 <= int(number[:5]) <= int(of[:5]) <= 1000):
-            raise ValueError("must read i/n, from 1/n to n/n, as in 2/3; n is 1000 at most")
-        return cls(int(number), int(of))
+        return cls(*share(text, 1000))
 
     @property
     def label(self) -> str:

@@ -8,11 +8,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -26,7 +24,7 @@ from kernels.findings import ConfigError
 from kernels.signal import LEADS, Samples
 from kernels.terminal import bare_table, console
 
-from .bench import use_one_core
+from .bench import on_one_core
 from .capacity import FASTEST_HZ, SLOWEST_HZ
 from .clock import Arrival
 from .decode.devices import device
@@ -46,7 +44,6 @@ BUSY = 0.7
 
 _PIECE_S = 0.25
 _STEPS = round(1 / _PIECE_S)
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _LIVE_MINUTES = 0.5
 
 
@@ -140,14 +137,7 @@ def _check_hop(hop_s: float, card: Card) -> None:
 
 
 def _apart(plan: Plan, bundle: str) -> Cost:
-    kept = dict(os.environ)
-    os.environ.update(_ONE_THREAD)
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn"), use_one_core) as process:
-            return process.submit(measure, plan, bundle).result()
-    finally:
-        os.environ.clear()
-        os.environ.update(kept)
+    return on_one_core(measure, plan, bundle)
 
 
 def measure(plan: Plan, bundle: str) -> Cost:

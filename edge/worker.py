@@ -48,8 +48,10 @@ class Worker:
     rounds: int = 0
     progress_s: float = field(default_factory=time.monotonic)
     """When the last batch was told, or the last round was over."""
-    _free: list[Post] = field(default_factory=list)
-    """The sources in this round for which nothing is to be obeyed at its end."""
+    _posts: Sequence[Post] = ()
+    """The sources in this round."""
+    _bound: frozenset[int] = frozenset()
+    """Those for which something is to be obeyed at its end, by identity."""
 
     def round(self, posts: Iterable[Post]) -> int:
         """Take what waits, score it, tell it. Returns how many arrivals it took."""
@@ -57,8 +59,7 @@ class Worker:
         busy = [post for post in posts if post.ended or post.inbox.held_bytes or post.live.is_holding or not post.commands.empty()]
         # Commands, and whether a source has ended, are taken before what waits: what came before them must not come after them.
         taken = [(post, list(_given(post.commands)), post.ended, post.inbox.take()) for post in busy]
-        bound = {id(post) for post, commands, _, _ in taken if commands}
-        self._free = [post for post in posts if id(post) not in bound]
+        self._posts, self._bound = posts, frozenset(id(post) for post, commands, _, _ in taken if commands)
         prepared = ((post.live, pending) for post, _, ended, arrivals in taken for pending in self._prepare(post, ended, arrivals))
         for batch in _batches(prepared):
             for engine, same in groupby(batch, key=lambda item: item[0].engine):
@@ -66,7 +67,7 @@ class Worker:
         for post, commands, _, _ in taken:
             for command, time_s in commands:
                 self.supervisor.guard(post.live.name, partial(self._obey, post.live, command, time_s))
-        self._free = []
+        self._posts = ()
         self.rounds += 1
         self.progress_s = time.monotonic()
         return sum(len(arrivals) for *_, arrivals in taken)
@@ -76,7 +77,7 @@ class Worker:
 
         What ends or begins a stream, and all behind it, stays behind the samples that came before.
         """
-        for post in self._free:
+        for post in (post for post in self._posts if id(post) not in self._bound):
             while not post.commands.empty() and not isinstance(post.commands.queue[0][0], Close | TakeOver):
                 command, time_s = post.commands.get()
                 self.supervisor.guard(post.live.name, partial(self._obey, post.live, command, time_s))

@@ -12,6 +12,7 @@ from zlib import crc32
 
 from kernels.findings import ConfigError
 
+from ..shard import share
 from .find import Entry
 from .part import Block, clear_rests, read_parts, sync_folder
 
@@ -45,10 +46,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Shard:
         """`2/8` is the second of eight. Raises ConfigError."""
-        number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= 1_000_000):
-            raise ConfigError(f"--shard {text!r} must read i/n, from 1/n to n/n, as in 2/8")
-        return cls(int(number), int(of))
+        try:
+            return cls(*share(text, 1_000_000))
+        except ValueError as error:
+            raise ConfigError(f"--shard {text!r} {error}") from error
 
     def has(self, entry: Entry) -> bool:
         """Whoever asks, the same."""

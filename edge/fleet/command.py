@@ -19,7 +19,7 @@ import typer
 from kernels.bundle import Bundle
 
 from ..config import Log
-from ..live_command import tell_figures
+from ..live_command import Json, Recorded, tell_figures
 from ..log import configure_log
 from ..model import open_local
 from ..serving import serve
@@ -64,12 +64,12 @@ async def _run(worker: ScoreWorker, name: str, settings: Settings, panel: Panel)
 
 
 def ordeal_fleet_command(
-    recording: Annotated[Path, typer.Argument(metavar="RECORDING", help="A WFDB record (name or .hea) or a .csv file.")],
+    recording: Recorded,
     kills: Annotated[int, typer.Option(min=0, help="So many, of workers and their connections; 0 measures a fleet in peace.")] = 100,
     gateways: Annotated[int, typer.Option(min=1, help="Daemons without an engine.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Who score for them.")] = 2,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Kill score-workers at random while gateways watch a recording, over a real broker (mosquitto), and count windows and alerts."""
     from .ordeal import ordeal_fleet

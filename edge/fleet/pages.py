@@ -6,16 +6,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from ..health import Told, status_pages
 from .answer import Panel
 from .worker import ScoreWorker
 
@@ -51,19 +46,13 @@ class _WorkerCollector(Collector):
 
 def app(worker: ScoreWorker, panel: Panel) -> Starlette:
     """The three pages."""
-    registry = CollectorRegistry()
-    registry.register(_WorkerCollector(worker, panel))
-    ProcessCollector(registry=registry)
 
-    async def metrics(request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    def alive() -> Told:
+        moves = time.monotonic() - worker.progress_s < _LATE_S
+        return moves, {"alive": moves}
 
-    async def healthz(request: Request) -> Response:
-        alive = time.monotonic() - worker.progress_s < _LATE_S
-        return JSONResponse({"alive": alive}, 200 if alive else 503)
-
-    async def readyz(request: Request) -> Response:
+    def ready() -> Told:
         missing = [] if worker.is_connected else ["the broker cannot be reached"]
-        return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+        return not missing, {"ready": not missing, "missing": missing}
 
-    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+    return status_pages(_WorkerCollector(worker, panel), alive, ready)

@@ -17,7 +17,7 @@ from kernels.engine import Engine, Result, check_shape
 from kernels.signal import Samples
 
 from ..config import Mqtt
-from ..transport.mqtt import Broker, Properties
+from ..transport.mqtt import Broker, Properties, Taken
 from .patience import Patience
 from .round import Round
 from .topics import check_gateway, result_topic, window_topic
@@ -34,14 +34,6 @@ _TOLD = 100
 _NOBODY = "no score-worker answers"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """The broker has a message, or will not have it, and why."""
-
-    mid: int
-    refused: str = ""
 
 
 @dataclass(slots=True)
@@ -89,7 +81,7 @@ class RemoteEngine(Engine):
         self._meanwhile = meanwhile
         self._session = uuid.uuid4().bytes
         self._next = self._first = 0
-        self._events: queue.SimpleQueue[Answer | _Taken] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Answer | Taken] = queue.SimpleQueue()
         self._patience = Patience()
         self._polled_s = 0.0
         self._leave_after_s: float | None = None
@@ -101,8 +93,8 @@ class RemoteEngine(Engine):
             mqtt.password(),
             on_message=self._hear,
             on_state=_tell_state,
-            on_published=lambda mid: self._events.put(_Taken(mid)),
-            on_refused=lambda mid, why: self._events.put(_Taken(mid, why)),
+            on_published=lambda mid: self._events.put(Taken(mid)),
+            on_refused=lambda mid, why: self._events.put(Taken(mid, why)),
         )
         self._broker.subscribe(result_topic(mqtt.prefix, site, gateway))
         self._broker.start()
@@ -194,8 +186,8 @@ class RemoteEngine(Engine):
         if silence_s >= _SILENT_S:
             self._tell(self._objection or _NOBODY)
 
-    def _note(self, round_: Round, rows: Samples, event: Answer | _Taken) -> None:
-        if isinstance(event, _Taken):
+    def _note(self, round_: Round, rows: Samples, event: Answer | Taken) -> None:
+        if isinstance(event, Taken):
             round_.taken(event.mid)
             self._objection = f"the broker refuses windows: {event.refused}" if event.refused else self._objection
         elif event.probability is None:

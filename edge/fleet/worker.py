@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from ..config import Mqtt
-from ..transport.mqtt import Broker, Properties, Receipt
+from ..transport.mqtt import Broker, Properties, Receipt, Taken
 from .answer import Panel
 from .topics import GROUP, answer_topic, windows_of
 from .window import Answer, pack_answer, unpack_window
@@ -37,14 +37,6 @@ class _Came:
     topic: str
     payload: bytes
     receipt: Receipt
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """The broker has an answer, or will not have it, and why."""
-
-    mid: int
-    refused: str = ""
 
 
 @dataclass(slots=True)
@@ -84,7 +76,7 @@ class ScoreWorker:
         """When it was well, the last time."""
         self._panel = panel
         self._filter = windows_of(mqtt.prefix, site or "+")
-        self._events: queue.SimpleQueue[_Came | _Taken] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Came | Taken] = queue.SimpleQueue()
         self._held: deque[_Held] = deque()
         self._answers: dict[int, _Held] = {}
         self._told: set[str] = set()
@@ -93,8 +85,8 @@ class ScoreWorker:
             name,
             mqtt.password(),
             on_state=_tell_state,
-            on_published=lambda mid: self._events.put(_Taken(mid)),
-            on_refused=lambda mid, why: self._events.put(_Taken(mid, why)),
+            on_published=lambda mid: self._events.put(Taken(mid)),
+            on_refused=lambda mid, why: self._events.put(Taken(mid, why)),
             on_delivery=lambda topic, payload, receipt: self._events.put(_Came(topic, payload, receipt)),
             most_unacknowledged=MOST_WINDOWS,
         )
@@ -137,14 +129,14 @@ class ScoreWorker:
         """What has come, up to a batch, or may come in a moment; how much it was."""
         events = list(self._take())
         for event in events:
-            if isinstance(event, _Taken):
+            if isinstance(event, Taken):
                 self._settle(event)
         self._answer([event for event in events if isinstance(event, _Came)])
         self._acknowledge()
         self.progress_s = time.monotonic()
         return len(events)
 
-    def _take(self) -> Iterator[_Came | _Taken]:
+    def _take(self) -> Iterator[_Came | Taken]:
         room = MOST_WINDOWS
         try:
             yield self._events.get(timeout=_POLL_S)
@@ -180,7 +172,7 @@ class ScoreWorker:
         else:
             self._answers[mid] = held
 
-    def _settle(self, taken: _Taken) -> None:
+    def _settle(self, taken: Taken) -> None:
         held = self._answers.pop(taken.mid, None)
         if held:
             self._settle_held(held, taken.refused)

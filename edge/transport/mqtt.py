@@ -90,6 +90,14 @@ class Receipt:
     """0 for QoS 0, which nobody acknowledges."""
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The broker has a message of QoS 1 that was sent, or will not have it, and why: for the queue of whoever sent it."""
+
+    mid: int
+    refused: str = ""
+
+
 class Broker:
     """The only owner of the one connection to the MQTT broker: it connects, connects again for ever, and subscribes anew each time.
 
